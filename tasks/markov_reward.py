@@ -6,7 +6,7 @@ Generators follow section 4.1 and appendix D of arXiv 2405.13861 and, where the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,8 @@ from tasks.streams import normals, uniforms
 from tasks.trajectories import TaskBatch, Trajectories, check_family, state_prompt
 
 FAMILIES = ("boyan-chain", "loop", "random")
+REWARDS = ("dense", "sparse", "terminal")
+REWARDED = 0.2  # the probability with which a state keeps its reward, where rewards are sparse
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class TaskFamily:
     `min_states` below `n_states` draws the number of states per task (padding states are never visited).
     `fixed` names the components (kernel, features, reward) that all tasks of a seed share. `n_tasks` is the number of
     distinct training tasks, None for a fresh one each time. `threshold` is the range of a loop's sparsity.
+
+    `reward`: every state has one (dense), each with probability REWARDED and at least one (sparse), or only the last
+    (terminal). `feature_rank` projects the features on a random subspace of that rank, None for all of R^d: the
+    eigenvalues of E[phi phi^T] that are left, and so the step sizes that converge, stay as they are.
     """
 
     name: str = "boyan-chain"
@@ -88,50 +94,67 @@ class TaskFamily:
     n_tasks: int | None = None
     min_states: int | None = None
     threshold: tuple[float, float] = (0.1, 0.9)
+    reward: str = "dense"
+    feature_rank: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in FAMILIES:
-            raise ConfigError(f"no such choice {self.name!r}; allowed: {', '.join(FAMILIES)}")
+        for given, allowed in ((self.name, FAMILIES), (self.reward, REWARDS)):
+            if given not in allowed:
+                raise ConfigError(f"no such choice {given!r}; allowed: {', '.join(allowed)}")
         if self.n_states < 3:
             raise ConfigError(f"n_states is {self.n_states}, a chain needs at least 3")
+        if self.min_states is not None and not 1 <= self.min_states <= self.n_states:
+            raise ConfigError(f"min_states is {self.min_states}; allowed: 1 to n_states, {self.n_states}")
         check_family(self.gamma, self.fixed)
         if self.representable and "reward" in self.fixed and not {"kernel", "features"} <= set(self.fixed):
             raise ConfigError(
                 "representable rewards follow from kernel and features: to fix the reward, fix kernel and features too"
             )
+        if self.representable and self.reward != "dense":
+            raise ConfigError(
+                f"representable rewards follow from kernel and features: they cannot be {self.reward}; allowed: dense"
+            )
+        if self.feature_rank is not None and not 1 <= self.feature_rank <= self.d_features:
+            raise ConfigError(f"feature_rank is {self.feature_rank}; allowed: 1 to d_features, {self.d_features}")
 
     def sample(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> MarkovRewardProcess:
         """n tasks per seed, batch axes (seeds, n): batch `index` of the stream `purpose`."""
 
-        def uniform(component: str, part: str, *shape: int) -> Tensor:
+        def draw(law: Callable[..., Tensor], component: str, part: str, *shape: int) -> Tensor:
             if component in self.fixed:
-                return uniforms(seeds, f"fixed/{part}", 0, 1, *shape).expand(-1, n, *shape)
-            return uniforms(seeds, f"{purpose}/{part}", index, n, *shape)
+                return law(seeds, f"fixed/{part}", 0, 1, *shape).expand(-1, n, *shape)
+            return law(seeds, f"{purpose}/{part}", index, n, *shape)
 
         states, d = self.n_states, self.d_features
-        sizes = self._sizes(uniform("kernel", "size"))
+        sizes = self._sizes(draw(uniforms, "kernel", "size"))
         inside = torch.arange(states) < sizes[..., None]  # [seeds, n, states]
-        draws = 0.01 + 0.98 * uniform("kernel", "transition", states, states)
+        draws = 0.01 + 0.98 * draw(uniforms, "kernel", "transition", states, states)
         if self.name == "boyan-chain":
             transition = _boyan(draws, inside)
         elif self.name == "loop":
             low, high = self.threshold
-            threshold = low + (high - low) * uniform("kernel", "threshold")
-            links = 0.01 + 0.98 * uniform("kernel", "links", states, states)
+            threshold = low + (high - low) * draw(uniforms, "kernel", "threshold")
+            links = 0.01 + 0.98 * draw(uniforms, "kernel", "links", states, states)
             transition = _loop(draws, links > threshold[..., None, None], sizes, inside)
         else:
             transition = draws * inside[..., None, :]
         transition = transition / transition.sum(-1, keepdim=True)
-        initial = (0.01 + 0.98 * uniform("kernel", "initial", states)) * inside
+        initial = (0.01 + 0.98 * draw(uniforms, "kernel", "initial", states)) * inside
         initial = initial / initial.sum(-1, keepdim=True)
-        features = 2 * uniform("features", "features", states, d) - 1
+        features = 2 * draw(uniforms, "features", "features", states, d) - 1
+        if self.feature_rank is not None:
+            basis = torch.linalg.qr(draw(normals, "features", "subspace", d, self.feature_rank)).Q
+            features = features @ basis @ basis.mT
         if self.representable:
-            where, batch, count = ("fixed", 0, 1) if "reward" in self.fixed else (purpose, index, n)
-            weights = normals(seeds, f"{where}/weights", batch, count, d).expand(-1, n, d)
-            values = (features @ weights[..., None])[..., 0]
+            values = (features @ draw(normals, "reward", "weights", d)[..., None])[..., 0]
             reward = values - self.gamma * (transition @ values[..., None])[..., 0]
         else:
-            reward = 2 * uniform("reward", "reward", states) - 1
+            reward = 2 * draw(uniforms, "reward", "reward", states) - 1
+        if self.reward == "sparse":
+            lot = draw(uniforms, "reward", "sparse", states).where(inside, 1.0)
+            reward = reward * ((lot < REWARDED) | (lot == lot.amin(-1, keepdim=True)))
+        elif self.reward == "terminal":
+            reward = reward * (torch.arange(states) == sizes[..., None] - 1)
         return MarkovRewardProcess(initial, transition, reward, features, self.gamma)
 
     def training_tasks(self, seeds: Sequence[int], index: int, n: int) -> MarkovRewardProcess:

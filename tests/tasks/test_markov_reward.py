@@ -8,7 +8,7 @@ from scipy import stats
 from torch import Tensor
 
 from tasks.layout import transition_layout
-from tasks.markov_reward import FAMILIES, MarkovRewardProcess, TaskFamily, evaluation_prompt
+from tasks.markov_reward import FAMILIES, REWARDED, MarkovRewardProcess, TaskFamily, evaluation_prompt
 from tasks.streams import uniforms
 
 LARGEST_DRAW = 1 - 2.0**-24
@@ -161,6 +161,66 @@ class TestFixed:
             assert not tensor[0].equal(tensor[1])
 
 
+@pytest.mark.parametrize("family", [TaskFamily(n_states=8), sized_loops()], ids=lambda f: f.name)
+class TestReward:
+    def test_sparse_rewards_are_dense_ones_of_which_few_are_kept_and_at_least_one(self, family: TaskFamily) -> None:
+        dense, sparse = sample(family, n=500), sample(replace(family, reward="sparse"), n=500)
+        kept, inside = sparse.reward != 0, dense.initial > 0
+        torch.testing.assert_close(sparse.reward, dense.reward * kept, rtol=0, atol=0)
+        assert (kept & inside).any(-1).all()
+        # one is kept where the lot would keep none, which happens with probability (1 - REWARDED)^states
+        states = inside.sum(-1)
+        expected = (REWARDED + (1 - REWARDED) ** states / states).mean().item()
+        share = (kept & inside).sum(-1) / states
+        assert share.mean().item() == pytest.approx(expected, abs=0.02)
+        assert share.unique().numel() > 4
+
+    def test_terminal_rewards_are_the_dense_ones_of_the_last_states(self, family: TaskFamily) -> None:
+        dense, terminal = sample(family), sample(replace(family, reward="terminal"))
+        last = (dense.initial > 0).sum(-1, keepdim=True) - 1
+        assert terminal.reward.gather(-1, last).equal(dense.reward.gather(-1, last))
+        assert ((terminal.reward != 0).sum(-1) == 1).all()
+
+    @pytest.mark.parametrize("reward", ["sparse", "terminal"])
+    def test_all_else_is_as_with_dense_rewards(self, family: TaskFamily, reward: str) -> None:
+        dense, other = sample(family), sample(replace(family, reward=reward))
+        for part in ("initial", "transition", "features"):
+            assert getattr(dense, part).equal(getattr(other, part))
+        assert bellman_residual(other, other.values) < 1e-12
+        assert bellman_residual(other, dense.values) > 0.01
+
+    def test_a_fixed_reward_is_sparse_in_the_same_states(self, family: TaskFamily) -> None:
+        process = sample(replace(family, fixed=("kernel", "reward"), reward="sparse"), n=4)
+        assert process.reward.equal(process.reward[:, :1].expand_as(process.reward))
+        assert not process.reward[0].equal(process.reward[1])
+
+
+class TestFeatureRank:
+    def test_features_are_projections_on_a_subspace_of_each_task(self) -> None:
+        free, confined = sample(TaskFamily(d_features=4)), sample(TaskFamily(d_features=4, feature_rank=2))
+        values = torch.linalg.svdvals(confined.features)
+        assert (values[..., 1] > 0.1).all()
+        assert values[..., 2:].max() < 1e-5  # sampled in float32
+        removed = free.features - confined.features
+        assert (removed.mT @ removed).diagonal(dim1=-2, dim2=-1).sum(-1).min() > 0.1
+        assert (removed @ confined.features.mT).abs().max() < 1e-5
+        # another task, another subspace
+        assert torch.linalg.svdvals(confined.features.flatten(1, 2))[..., -1].min() > 1
+
+    def test_the_full_rank_leaves_them_as_they_are(self) -> None:
+        free, full = sample(TaskFamily(d_features=4)), sample(TaskFamily(d_features=4, feature_rank=4))
+        torch.testing.assert_close(full.features, free.features, rtol=0, atol=1e-5)
+
+    def test_rewards_and_kernel_do_not_depend_on_it(self) -> None:
+        free, confined = sample(TaskFamily()), sample(TaskFamily(feature_rank=1))
+        assert free.reward.equal(confined.reward)
+        assert free.transition.equal(confined.transition)
+
+    def test_fixed_features_share_the_subspace(self) -> None:
+        features = sample(TaskFamily(fixed=("features",), feature_rank=2)).features
+        assert features.equal(features[:, :1].expand_as(features))
+
+
 def test_a_representable_reward_is_fixed_only_with_the_kernel_and_the_features_it_follows_from() -> None:
     process = sample(TaskFamily(representable=True, fixed=("kernel", "features", "reward")))
     assert torch.equal(process.reward, process.reward[:, :1].expand_as(process.reward))
@@ -193,6 +253,11 @@ def test_the_evaluation_prompt_token_by_token() -> None:
         ({"fixed": ("rewards",)}, "'rewards'; allowed: kernel, features, reward"),
         ({"n_states": 2}, "at least 3"),
         ({"gamma": 1.0}, "gamma < 1"),
+        ({"reward": "sparce"}, "'sparce'; allowed: dense, sparse, terminal"),
+        ({"reward": "terminal", "representable": True}, "cannot be terminal; allowed: dense"),
+        ({"feature_rank": 0}, "feature_rank is 0; allowed: 1 to d_features, 4"),
+        ({"feature_rank": 5}, "feature_rank is 5; allowed: 1 to d_features, 4"),
+        ({"name": "loop", "min_states": 11}, "min_states is 11; allowed: 1 to n_states, 10"),
     ],
     ids=str,
 )
