@@ -28,7 +28,7 @@ from algorithms.learner import Learner
 from models import collapsed
 from models.linear import LinearTransformer
 from probes.lens import least_squares_weights
-from tasks.layout import Prompt
+from tasks.layout import Prompt, TokenLayout
 
 N_RESAMPLES = 1000
 TASKS_PER_BATCH = 25  # of the layer-by-layer forward, which needs tokens x tokens numbers per task
@@ -39,6 +39,36 @@ class Predictor(Protocol):
     """A subject or a learner: predictions [seeds, tasks, queries, 1] on prompts with batch axes (seeds or 1, tasks)."""
 
     def predict(self, prompt: Prompt) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network as the instruments see it: an ensemble that predicts, the tokens it reads, and how deep it is.
+
+    n_steps: layers, or turns of a looped layer, so how many steps of an algorithm it has room for. gamma: the discount
+    of the values that it was made to predict.
+    """
+
+    predictor: Predictor
+    n_members: int
+    layout: TokenLayout
+    n_steps: int
+    looped: bool
+    gamma: float
+
+    @classmethod
+    def of(cls, model: LinearTransformer) -> Subject:
+        config = model.config
+        return cls(model, model.n_seeds, model.layout, config.n_layers, config.looped, config.gamma)
+
+    def deeper(self, factor: int) -> Predictor:
+        """The same weights with every loop run `factor` times as often. Raises ValueError where that means nothing."""
+        if factor == 1:
+            return self.predictor
+        if not (self.looped and isinstance(self.predictor, LinearTransformer)):
+            raise ValueError(f"{factor} times the loops: only a looped LinearTransformer can run deeper")
+        config = replace(self.predictor.config, n_layers=factor * self.n_steps)
+        return LinearTransformer(config, self.predictor.P.detach(), self.predictor.Q.detach())
 
 
 def predict(predictor: Predictor, prompt: Prompt) -> Float[Tensor, "seeds tasks queries 1"]:
@@ -90,7 +120,7 @@ def _cosine(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Interval:
-    """A median over tasks with its 95 % bootstrap interval."""
+    """A median over tasks with its 95 % interval."""
 
     value: float
     low: float
@@ -139,8 +169,27 @@ def compare(subject: Predictor, rivals: Mapping[str, Learner], prompt: Prompt) -
     )
 
 
+def median_interval(values: Float[np.ndarray, " tasks"]) -> Interval:
+    """Median over tasks, NaN left out, and its exact interval: two order statistics, whatever the distribution.
+
+    P(value_(k) > median) is the chance of fewer than k heads in n tosses; k is the largest for which it is below 2.5 %.
+    Fewer than six tasks have no such k, and then the interval is NaN.
+    """
+    values = np.sort(values[~np.isnan(values)])
+    k = int(stats.binom.ppf(0.025, len(values), 0.5)) if len(values) else 0
+    if not k:
+        return Interval(float(np.median(values)) if len(values) else np.nan, np.nan, np.nan)
+    return Interval(float(np.median(values)), float(values[k - 1]), float(values[-k]))
+
+
 def task_interval(values: Float[np.ndarray, "seeds tasks"]) -> Interval:
-    """Median over seeds and tasks, NaN left out; the interval resamples tasks (percentile bootstrap, fixed stream)."""
+    """Median over seeds and tasks, NaN left out, with an interval over tasks.
+
+    Exact for one seed; for several, whose values on one task belong together, tasks are resampled (percentile
+    bootstrap, fixed stream).
+    """
+    if len(values) == 1:
+        return median_interval(values[0])
     values = values[:, ~np.isnan(values).all(0)]
     if values.shape[1] < 2:
         return Interval(np.nan, np.nan, np.nan)

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from algorithms.bank import NO_BOOTSTRAP, RIVALS, one_function, richer
-from probes.behaviour import task_interval
+from probes.behaviour import Interval, median_interval
 
 # At L = 3 and alpha = 1.7 the nearest learner without bootstrapping leaves .09 of TD(0)'s predictions unexplained. A
 # quarter of that is half the distance, where a subject is near to neither. The planted benchmark calibrates this.
@@ -36,15 +36,63 @@ MOSTLY = 0.5
 NO_GAMMA = 5e-3
 
 Outcome = Literal["identified", "ambiguous", "none"]
+Level = Literal["behavioural", "representational", "parametric", "causal"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What the rule leaves to be calibrated; the module's constants say what each one is."""
+
+    fits: float = FITS
+    removed: float = REMOVED
+    margin: float = MARGIN
+
+
+THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of evidence: what was measured, its value under every rival, and whom that excludes.
+
+    test: what was done, in words. statistic: what was measured; a rival that is right gives `expected`. seen: by rival,
+    with a 95 % interval over tasks; a rival that predicts nothing here is left out. excluded: those it speaks against.
+    """
+
+    level: Level
+    test: str
+    statistic: str
+    expected: float
+    seen: Mapping[str, Interval]
+    excluded: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How often such an answer was right: on n planted networks of like outcome, noise and margin, with exact bounds."""
+
+    rate: float
+    low: float
+    high: float
+    n: int
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome, the learners that it names, and why, in a sentence."""
+    """An outcome, the learners that it names, and why, in a sentence.
+
+    noise: what the nearest rival leaves unexplained. margin: how many times as far the nearest rival that is not named
+    lies from the named one (infinite where every rival is named; NaN for `none`). findings: evidence, level by level.
+    """
 
     outcome: Outcome
     learners: tuple[str, ...]
     note: str
+    noise: float = float("nan")
+    margin: float = float("nan")
+    confidence: Confidence | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 def decide(
@@ -56,6 +104,7 @@ def decide(
     shared: bool,
     bounded: Collection[str] = (),
     gammas: Mapping[str, float] | None = None,
+    thresholds: Thresholds = THRESHOLDS,
 ) -> Verdict:
     """The verdict on one seed.
 
@@ -71,30 +120,31 @@ def decide(
     lost = {name: (np.isnan(values).mean() - diverged) / (1 - diverged) for name, values in tasks.items()}
     median = {name: np.inf if lost[name] > MOSTLY else float(np.nanmedian(values)) for name, values in tasks.items()}
     above = richer(n_steps, shared)
-    fitting = [name for name in tasks if median[name] < FITS]
+    fitting = [name for name in tasks if median[name] < thresholds.fits]
     if not fitting:
         nearest = min(median, key=median.__getitem__)
-        return Verdict("none", (), f"no rival fits; the nearest, {nearest}, leaves {median[nearest]:.2g} unexplained")
+        note = f"no rival fits; the nearest, {nearest}, leaves {median[nearest]:.2g} unexplained"
+        return Verdict("none", (), note, noise=median[nearest])
 
     def improves(rich: str, simple: str) -> bool:
         """Whether it removes at least the share REMOVED of the simpler one's disagreement, beyond chance."""
-        enough = median[simple] > 0 and median[rich] <= (1 - REMOVED) * median[simple]
-        return enough and task_interval((tasks[simple] - tasks[rich])[None]).low > 0
+        enough = median[simple] > 0 and median[rich] <= (1 - thresholds.removed) * median[simple]
+        return enough and median_interval(tasks[simple] - tasks[rich]).low > 0
 
     enough = [s for s in fitting if not any(improves(r, s) for r in above[s] if r in fitting)]
     named = [name for name in enough if not any(name in above[simpler] for simpler in enough)]
     best = min(named, key=median.__getitem__)
     same = one_function(n_steps)
     group = same if best in same and same <= above[best] | {best} else frozenset({best})
+    noise = max(median[best], FLOOR)
+    rivals = [other for other in tasks.keys() - group - above[best] if lost[other] <= MOSTLY]
     inseparable = {
         other
-        for other in tasks.keys() - group - above[best]
-        if lost[other] <= MOSTLY
-        and (
-            not distance[best][other] >= MARGIN * max(median[best], FLOOR)
-            or not task_interval((tasks[other] - tasks[best])[None]).low > 0  # NaN where they share no task
-        )
+        for other in rivals
+        if not distance[best][other] >= thresholds.margin * noise
+        or not median_interval(tasks[other] - tasks[best]).low > 0  # NaN where they share no task
     }
+    margin = min((distance[best][other] / noise for other in rivals if other not in inseparable), default=np.inf)
     stopped = {
         simpler
         for simpler in set(bounded) & tasks.keys() - group
@@ -109,11 +159,11 @@ def decide(
             note += f", too much to tell it from {', '.join(_in_order(inseparable))} on these prompts"
         if stopped:
             note += f"; {', '.join(_in_order(stopped))} stopped at a bound of its constants and might fit beyond"
-        return Verdict("ambiguous", learners, note + without)
+        return Verdict("ambiguous", learners, note + without, median[best], margin)
     note = f"{best} leaves {median[best]:.2g} unexplained, and every rival that does not contain it is farther away"
     if len(group) > 1:
         note += "; at one step these learners are one function"
-    return Verdict("identified", learners, note + without)
+    return Verdict("identified", learners, note + without, median[best], margin)
 
 
 def without_bootstrap(learners: Collection[str], gammas: Mapping[str, float], n_steps: int) -> tuple[str, ...]:

@@ -35,6 +35,8 @@ PerHead = Float[Tensor, "seeds layers heads"]
 PerLayer = Float[Tensor, "seeds layers"]
 PerBlock = Float[Tensor, "seeds layers heads rows columns"]
 
+# What learners call the constants of a construction.
+CONSTANTS = {"alpha": "step_size", "from_features": "from_features", "from_next": "from_next"}
 ELEMENTWISE = (
     "p_bottom_right",
     "p_others",
@@ -83,6 +85,17 @@ class WeightReading:
     p_remainder: PerBlock
     q_remainder: PerBlock
     constructions: dict[str, ConstructionFit] = field(default_factory=dict)
+
+    def starts(self) -> dict[str, dict[str, Tensor]]:
+        """The constants of the nearest constructions as learners take them: [seeds, 1, steps], discounts [seeds, 1]."""
+        starts: dict[str, dict[str, Tensor]] = {}
+        for name, fit in self.constructions.items():
+            starts[name] = {CONSTANTS[key]: value[:, None] for key, value in fit.constants.items() if key in CONSTANTS}
+            if "gamma" in fit.constants:
+                starts[name]["gamma"] = fit.constants["gamma"].nanquantile(0.5, -1, keepdim=True)
+            if fit.C is not None:
+                starts[name]["preconditioner"] = fit.C[:, None]
+        return starts
 
     def table(self) -> pd.DataFrame:
         """Tidy: seed, layer, target ("head 0", "reward,features"; empty where there is one), learner, metric, value."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from algorithms.bank import RIVALS, build
 from algorithms.fit import disagreement
@@ -12,8 +13,10 @@ from algorithms.temporal_difference import TD0
 from models import constructions
 from models.config import ACTIVATIONS, LinearTransformerConfig, Mask
 from probes.behaviour import (
+    Interval,
     compare,
     implicit_weight_similarity,
+    median_interval,
     predict,
     query_gradients,
     sensitivity_similarity,
@@ -172,4 +175,14 @@ def test_intervals():
 def test_seeds_share_the_resampled_tasks():
     """Copies of a seed add no evidence: tasks are resampled, not pairs of seed and task."""
     values = np.random.default_rng(0).lognormal(size=(1, 100))
-    assert task_interval(np.repeat(values, 5, 0)) == task_interval(values)
+    assert task_interval(np.repeat(values, 5, 0)) == task_interval(np.repeat(values, 2, 0))
+
+
+def test_the_interval_of_one_seed_is_exact():
+    """At n = 12 the 3rd and the 10th value hold the median with probability 1 - 2 P(fewer than 3 heads of 12) = .961."""
+    values = np.random.default_rng(0).permutation(12).astype(float)
+    assert median_interval(values) == Interval(5.5, 2.0, 9.0)
+    assert np.isnan(median_interval(values[:5]).low)
+    assert not np.isnan(median_interval(values[:6]).low)
+    covered = [i.low < 0 < i.high for i in map(median_interval, np.random.default_rng(1).standard_cauchy((4000, 12)))]
+    assert abs(np.mean(covered) - (1 - 2 * stats.binom.cdf(2, 12, 0.5))) < 3 * (0.961 * 0.039 / 4000) ** 0.5

@@ -1,0 +1,47 @@
+"""Confidence is a share of right answers among like ones, with the exact interval."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from probes.calibration import COLUMNS, MARGIN, NOISE, cell, confidence, count, exact_share, shipped
+from probes.verdict import Verdict
+
+SURE = Verdict("identified", ("td0",), "", noise=1e-9, margin=np.inf)
+NOISY = Verdict("identified", ("td0",), "", noise=0.01, margin=5.0)
+NONE = Verdict("none", (), "", noise=0.5)
+
+
+def test_cells_part_outcomes_noise_and_margin():
+    assert cell(SURE) == ("identified", 0, len(MARGIN))
+    assert cell(NOISY) == ("identified", 3, 0)
+    assert cell(NONE) == ("none", len(NOISE), 0)
+    assert cell(Verdict("none", (), "")) == ("none", len(NOISE), 0), "a subject that diverges has no noise"
+
+
+def test_confidence_is_the_share_of_like_answers_that_were_right():
+    counts = count([SURE, SURE, NOISY, NOISY, NOISY, NOISY], [True, True, True, True, True, False])
+    said = confidence(NOISY, counts)
+    assert said is not None
+    assert (said.rate, said.n) == (0.75, 4)
+    assert confidence(SURE, counts).rate == 1
+    assert confidence(NONE, counts) is None
+
+
+def test_the_interval_is_clopper_pearson():
+    """No error in n: the upper end solves (1 - p)^n = .025."""
+    said = exact_share(0, 300)
+    assert said.low == 0
+    assert said.high == pytest.approx(1 - 0.025 ** (1 / 300), rel=1e-12)
+    assert exact_share(3, 10).low == pytest.approx(stats.beta.ppf(0.025, 3, 8), rel=1e-6)
+    assert exact_share(0, 0) is None
+
+
+def test_the_shipped_counts_are_whole():
+    counts = shipped()
+    assert list(counts.columns) == COLUMNS
+    assert not counts.duplicated(COLUMNS[:3]).any()
+    assert (counts.right <= counts.n).all()
+    assert counts.n.sum() >= 300
+    assert isinstance(counts, pd.DataFrame)
