@@ -1,4 +1,4 @@
-"""The one file that imports transformer_lens: its hook points, and a cache that refuses unknown names."""
+"""The one file that imports transformer_lens: hook points, a cache that refuses unknown names, a placebo edit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.HookedRootModule import HookedRootModule
 
-__all__ = ["HookPoint", "HookedRootModule", "run_with_cache", "run_with_hooks"]
+__all__ = ["HookPoint", "HookedRootModule", "norm_matched_placebo", "run_with_cache", "run_with_hooks"]
 
 
 def check_hook_names(model: HookedRootModule, names: Iterable[str]) -> None:
@@ -32,3 +34,13 @@ def run_with_hooks(model: HookedRootModule, inputs: Any, hooks: Sequence[tuple[s
     """The model's output while each (name, function) edits its activation; unknown names raise a clear KeyError."""
     check_hook_names(model, [name for name, _ in hooks])
     return model.run_with_hooks(inputs, fwd_hooks=list(hooks))
+
+
+def norm_matched_placebo(
+    base: Float[Tensor, "*batch d_model"], edited: Float[Tensor, "*batch d_model"], basis: Float[Tensor, "d_model rank"]
+) -> Float[Tensor, "*batch d_model"]:
+    """Every base moved exactly as far as it was by an edit, but within the span of an orthonormal basis."""
+    from transformer_lens.tools.analysis.interchange import NormMatchedPlacebo, SubspaceInterchange
+
+    everywhere = torch.eye(base.shape[-1], dtype=base.dtype)
+    return NormMatchedPlacebo(SubspaceInterchange(everywhere), basis)(base, edited)
