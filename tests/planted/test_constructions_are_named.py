@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from algorithms.bank import one_function
-from analyses.inspect import inspect, render, report
+from analyses.answer import render
+from analyses.inspect import inspect, report
 from models import constructions
 from models.config import LinearTransformerConfig, Mask
 from models.linear import LinearTransformer

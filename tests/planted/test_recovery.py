@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from algorithms.bank import richer
-from analyses.inspect import render, report
+from analyses.answer import render
+from analyses.inspect import report
 from models import constructions
 from models.linear import LinearTransformer
 from tasks.streams import normals, uniforms

@@ -1,0 +1,143 @@
+"""The right names of a network planted near a known learner, by a rule that is fixed in advance and sees no verdict.
+
+`noise` is the disagreement E (f - a)^2 / E f^2 of the subject f from the planted learner a with its *true* constants,
+median over reference tasks. An *exact* network runs its learner, and whatever is one function with it. For any other:
+
+1. noise <= SAME: the planted learner is right, and so is every richer one that contains it.
+2. Else its constants may have moved. The planted learner and those that contain it are refitted, starting at the true
+   constants; then, if none of them leaves <= SAME, all other rivals are fitted too. Those that leave <= SAME are right.
+3. If even the best of all rivals leaves more than OTHER, no learner is right: the answer is `none`.
+4. In between the member is *borderline*: the planted learner, those that contain it, and `none` all count as right.
+
+A subject that diverges on most tasks has no right name. What a refitted rival leaves is measured on reference tasks of
+its own, as a median; no task of an inspection is a reference task, since the streams differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from algorithms.bank import RIVALS, one_function, richer
+from algorithms.fit import converges, disagreement, fit_bank, one_thread
+from algorithms.learner import Learner, constants
+from models.files import read_json, write_json
+from probes.behaviour import Predictor, predict
+from tasks.layout import Prompt, TokenLayout
+from tasks.markov_reward import TaskFamily
+
+SAME = 0.01
+OTHER = 0.04
+MOSTLY = 0.5  # of the reference tasks
+REFERENCE_TASKS = 256  # to fit on, and as many others to measure on
+CONTEXT_LENGTH = 30
+DIVERGING = 1e9  # what a rival leaves that diverges on most tasks: JSON knows no infinity
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Per member: the right names (none: only `none` is right), the noise, whether `none` is right as well."""
+
+    right: tuple[frozenset[str], ...]
+    noise: tuple[float, ...]
+    borderline: tuple[bool, ...]
+
+
+@one_thread()
+@torch.no_grad()
+def label(
+    subject: Predictor,
+    planted: str,
+    learner: Learner,
+    layout: TokenLayout,
+    *,
+    n_steps: int,
+    looped: bool,
+    exact: Sequence[bool],
+    folder: Path,
+) -> Labels:
+    """Labels the members of an ensemble planted as `planted`, whose true constants [members, 1, ...] `learner` holds.
+
+    What refitted rivals leave is kept in `folder`, under a checksum of the predictions that they were fitted to.
+    """
+    prompts = reference_prompt(layout, "fit"), reference_prompt(layout, "check")
+    fitting, checking = (predict(subject, prompt) for prompt in prompts)
+    diverged = (1 - converges(checking, prompts[1]).double().mean(-1)) > MOSTLY
+    noise = median_disagreement(checking, learner.predict(prompts[1]), prompts[1])
+    equal = one_function(n_steps) if planted in one_function(n_steps) else frozenset({planted})
+    family = equal.union(*(richer(n_steps, looped)[name] for name in equal))
+    right = [equal if e else family if x <= SAME else frozenset[str]() for e, x in zip(exact, noise, strict=True)]
+    borderline = [False] * len(right)
+
+    def leave(members: list[int], rivals: Collection[str]) -> dict[str, list[float]]:
+        true = {name: getattr(learner, name)[members] for name in constants(learner)}
+        predictions = fitting[members], checking[members]
+        return _leftovers(predictions, prompts, rivals, {planted: true}, n_steps, looped, folder)
+
+    def settle(members: list[int], rivals: Collection[str]) -> dict[int, float]:
+        """Names the rivals that fit the members; what the best leaves of those that none fits."""
+        left = leave(members, rivals) if members else {}
+        best = {}
+        for position, member in enumerate(members):
+            right[member] = frozenset(name for name in left if left[name][position] <= SAME)
+            if not right[member]:
+                best[member] = min(values[position] for values in left.values())
+        return best
+
+    moved = [i for i in range(len(right)) if not exact[i] and not right[i] and not diverged[i]]
+    within = settle(moved, family)
+    for member, least in settle(list(within), RIVALS.keys() - family).items():
+        borderline[member] = min(least, within[member]) <= OTHER
+        right[member] = family if borderline[member] else frozenset()
+    for member in torch.nonzero(diverged)[:, 0].tolist():
+        right[member] = frozenset()
+    return Labels(tuple(right), tuple(noise.tolist()), tuple(borderline))
+
+
+@cache
+def reference_prompt(layout: TokenLayout, purpose: str) -> Prompt:
+    """REFERENCE_TASKS Boyan chains that no inspection reads, float64, batch axes (1, tasks)."""
+    source = TaskFamily(d_features=layout.d_features)
+    prompt = source.fresh_prompt([0], f"planted/reference/{purpose}", 0, REFERENCE_TASKS, CONTEXT_LENGTH, layout)
+    return prompt.to(torch.float64)
+
+
+def median_disagreement(
+    f: Float[Tensor, "members tasks queries 1"], g: Float[Tensor, "#members tasks queries 1"], prompt: Prompt
+) -> Float[Tensor, " members"]:
+    """Median of E (f - g)^2 / E f^2 over the tasks where f converges; infinite on those where g does not."""
+    values = torch.where(converges(g, prompt), disagreement(f, g, prompt), torch.inf)
+    return torch.where(converges(f, prompt), values, torch.nan).nanmedian(-1).values
+
+
+def _leftovers(
+    predictions: tuple[Tensor, Tensor],
+    prompts: tuple[Prompt, Prompt],
+    rivals: Collection[str],
+    starts: dict[str, dict[str, Tensor]],
+    n_steps: int,
+    looped: bool,
+    folder: Path,
+) -> dict[str, list[float]]:
+    """Per rival what it leaves of every member, fitted on the first predictions and measured on the second."""
+    digest = hashlib.blake2b(repr((sorted(rivals), n_steps, looped)).encode(), digest_size=10)
+    for values in predictions:
+        digest.update(values.contiguous().numpy().tobytes())
+    path = folder / "labels" / f"{digest.hexdigest()}.json"
+    if path.exists():
+        return read_json(path)
+    fits = fit_bank(predictions[0], prompts[0], n_steps=n_steps, shared=looped, starts=starts, rivals=rivals)
+    left = {
+        name: median_disagreement(predictions[1], fit.learner.predict(prompts[1]), prompts[1])
+        for name, fit in fits.items()
+    }
+    table = {name: values.nan_to_num(nan=DIVERGING, posinf=DIVERGING).tolist() for name, values in left.items()}
+    write_json(path, table)
+    return table
