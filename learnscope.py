@@ -57,7 +57,7 @@ examples:
   learnscope run constructions
   learnscope run td-emergence --preset smoke
   learnscope run td-emergence --n-layers 1 --seeds 30
-  learnscope inspect runs/subjects/<run> --task boyan-chain --json
+  learnscope inspect runs/subjects/<run> --task boyan-chain --card runs/card
 
 `learnscope COMMAND --help` says more.
 """
@@ -118,6 +118,10 @@ class Inspect:
     """States per task."""
     context_length: int = 30
     """Transitions in the context."""
+    rivals: Literal["linear", "all"] = "linear"
+    """linear: learners whose values are linear in the query's features; all: softmax TD too, which is slower to fit."""
+    card: Path | None = None
+    """Also draw the evidence card, one page (PNG, PDF and the data behind it), into this folder."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object and nothing else."""
 
@@ -241,11 +245,20 @@ def require_device(name: str) -> None:
 
 
 def show_inspection(options: Inspect) -> None:
-    module = import_module("analyses.inspect")
+    from analyses.answer import render
+    from analyses.inspect import inspect
+
     sizes = {"n_states": options.n_states, "context_length": options.context_length}
     with redirect_stdout(sys.stderr):
-        report = module.inspect(options.folder, options.task, **sizes)
-    print(json.dumps(report, indent=2, allow_nan=False) if options.json else module.render(report), flush=True)
+        report = inspect(options.folder, options.task, rivals=options.rivals, **sizes)
+    print(json.dumps(report, indent=2, allow_nan=False) if options.json else render(report), flush=True)
+    if options.card:
+        from analyses.evidence import card
+        from figures import evidence_card
+        from figures.save import save_figure
+
+        drawn = save_figure(evidence_card.draw, card(report), options.card, "evidence-card")
+        print(f"\ncard     {drawn[0]}", file=sys.stderr if options.json else sys.stdout)
 
 
 def _module(name: str) -> ModuleType:

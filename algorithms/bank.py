@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from algorithms.learner import Learner
+from algorithms.softmax_td import SoftmaxTD
 from algorithms.td_plus_plus import TDPlusPlus
 from algorithms.temporal_difference import (
     LSTD,
@@ -38,9 +39,13 @@ RIVALS: dict[str, type] = {
     "monte-carlo": MonteCarlo,
 }
 
+# Not of the standard bank: their values are no linear function of the query's features, as those of softmax networks.
+NONLINEAR: dict[str, type] = {"softmax-td": SoftmaxTD}
+LEARNERS = {**RIVALS, **NONLINEAR}
+
 # simpler -> the next richer ones, which reduce to it at some value of their constants
 NESTING: dict[str, tuple[str, ...]] = {
-    "zero": ("reward-average", "myopic", "average-reward-td"),
+    "zero": ("reward-average", "myopic", "average-reward-td", "softmax-td"),
     "reward-average": ("myopic",),
     "myopic": ("td0", "residual-gradient"),
     "td0": ("td-lambda", "td-plus-plus", "preconditioned-td"),
@@ -61,7 +66,7 @@ def build(name: str, n_steps: int, constants: Mapping[str, float | Tensor] | Non
 
     Raises KeyError for an unknown name.
     """
-    rival: Any = RIVALS[name]
+    rival: Any = LEARNERS[name]
     iterates = any(f.name == "n_steps" and f.default is MISSING for f in fields(rival))
     return rival(**({"n_steps": n_steps} if iterates else {}), **(constants or {}))
 
@@ -80,7 +85,7 @@ def richer(n_steps: int, shared: bool) -> dict[str, frozenset[str]]:
     def above(name: str) -> frozenset[str]:
         return frozenset().union(*({other} | above(other) for other in steps.get(name, ())))
 
-    return {name: above(name) for name in RIVALS}
+    return {name: above(name) for name in LEARNERS}
 
 
 def one_function(n_steps: int) -> frozenset[str]:

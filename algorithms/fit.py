@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from algorithms.bank import NEUTRAL, RIVALS, build, next_richer
+from algorithms.bank import LEARNERS, NEUTRAL, NONLINEAR, RIVALS, build, next_richer
 from algorithms.learner import Constant, Learner, constants
 from tasks.layout import Prompt
 
@@ -98,25 +98,27 @@ def fit_bank(
     subject diverges are left out. A rival also starts where the simpler ones that it contains have ended, so on these
     tasks it never fits worse than they do. Constants are NaN for a seed that diverges on every task.
     """
-    target = _Target.read(predictions, prompt)
+    linear, whole = _Target.read(predictions, prompt), _Target.whole(predictions, prompt)
     fits: dict[str, Fit] = {}
-    for name in (name for name in RIVALS if name in rivals):
+    for name in (name for name in LEARNERS if name in rivals):
         space = _Space(name, n_steps, shared, prompt.layout.d_features)
         simpler = [other for other in fits if name in next_richer(n_steps, shared).get(other, ())]
         given = [starts[name]] if starts and name in starts else []
+        target = whole if name in NONLINEAR else linear
         fits[name] = _fit(space, target, [*given, *(fits[other].constants for other in simpler)])
     return fits
 
 
 @dataclass(frozen=True)
 class _Target:
-    """The least-squares problem that all rivals share, with k = min(queries, d) numbers per task.
+    """The least-squares problem of a task with k numbers: E (f - g)^2 = |y - root g|^2 + rest.
 
-    Rivals are linear in the query, g = phi_q . w, so with the QR decomposition sqrt(weights) Phi = Q R of a task
-    E (f - g)^2 = |y - R w|^2 + rest, where y = Q^T sqrt(weights) f. The queries of `prompt` are the rows of R.
+    Most rivals are linear in the query, g = phi_q . w, so with the QR decomposition sqrt(weights) Phi = Q R of a task
+    k = min(queries, d) numbers do: y = Q^T sqrt(weights) f, the queries of `prompt` are the rows of R, and root is 1.
     """
 
     prompt: Prompt
+    root: Float[Tensor, "#tasks k"]
     y: Float[Tensor, "seeds tasks k"]
     scale: Float[Tensor, "seeds tasks"]  # 1 / E f^2 / tasks; zero where the subject diverges
     rest: Float[Tensor, " seeds"]  # what no learner that is linear in the query can explain
@@ -125,11 +127,9 @@ class _Target:
     def read(cls, predictions: Float[Tensor, "seeds tasks queries 1"], prompt: Prompt) -> _Target:
         root = (prompt.weights / prompt.weights.sum(-1, keepdim=True)).sqrt()[..., None]
         orthogonal, triangular = torch.linalg.qr(root * prompt.layout.read(prompt.query_tokens, "features"))
-        kept = converges(predictions, prompt)
-        f = torch.where(kept[..., None, None], root * predictions, 0.0)
-        y = (orthogonal.mT @ f)[..., 0]
-        power = f.square().sum((-2, -1))
-        scale = kept / power.clamp(min=torch.finfo(f.dtype).tiny) / kept.sum(-1, keepdim=True).clamp(min=1)
+        whole = cls.whole(predictions, prompt)
+        y = (orthogonal.mT @ whole.y[..., None])[..., 0]
+        missed = whole.y.square().sum(-1) - y.square().sum(-1)
         n, k = prompt.context.shape[-2], triangular.shape[-2]
         rows = torch.nn.functional.pad(triangular, (0, prompt.layout.width - triangular.shape[-1]))
         reduced = replace(
@@ -139,7 +139,18 @@ class _Target:
             answers=torch.zeros_like(triangular[..., :1]),
             weights=torch.ones_like(triangular[..., 0]),
         )
-        return cls(reduced, y, scale, (scale * (power - y.square().sum(-1)).clamp(min=0)).sum(-1))
+        rest = (whole.scale * missed.clamp(min=0)).sum(-1)
+        return cls(reduced, torch.ones_like(triangular[0, :1, :, 0]), y, whole.scale, rest)
+
+    @classmethod
+    def whole(cls, predictions: Float[Tensor, "seeds tasks queries 1"], prompt: Prompt) -> _Target:
+        """The same problem unreduced, a number per query: for rivals that are not linear in it."""
+        root = (prompt.weights / prompt.weights.sum(-1, keepdim=True)).sqrt()
+        kept = converges(predictions, prompt)
+        y = torch.where(kept[..., None], root * predictions[..., 0], 0.0)
+        power = y.square().sum(-1)
+        scale = kept / power.clamp(min=torch.finfo(y.dtype).tiny) / kept.sum(-1, keepdim=True).clamp(min=1)
+        return cls(prompt, root[0], y, scale, torch.zeros_like(scale[:, 0]))
 
 
 class _Space:
@@ -147,7 +158,7 @@ class _Space:
 
     def __init__(self, name: str, n_steps: int, shared: bool, d: int) -> None:
         self.name, self.n_steps = name, n_steps
-        self.declared = constants(RIVALS[name])
+        self.declared = constants(LEARNERS[name])
         steps = 1 if shared or name == "reward-average" else n_steps
         self.shapes = {key: (steps,) * c.per_step + (d, d) * c.matrix for key, c in self.declared.items()}
         self.sizes = [prod(shape) for shape in self.shapes.values()]
@@ -278,14 +289,24 @@ def _residuals(
     space: _Space, target: _Target, x: Float[Tensor, "batch n"], owner: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch rows"]:
     """sqrt(scale) (R w - y) for the constants x[b] and the seed owner[b]."""
-    error = space.predict(x[:, None], target.prompt)[..., 0] - target.y[owner]
+    error = target.root * space.predict(x[:, None], target.prompt)[..., 0] - target.y[owner]
     return _finite(target.scale[owner].sqrt()[..., None] * error).flatten(1)
 
 
 def _linearise(
     space: _Space, target: _Target, x: Float[Tensor, "batch n"], owner: Int[Tensor, " batch"]
 ) -> tuple[Float[Tensor, "batch rows"], Float[Tensor, "batch rows n"]]:
-    """The residuals and their Jacobian, from one backward pass through a copy of x per task and query."""
+    """The residuals and their Jacobian, from one backward pass through a copy of x per task and query.
+
+    Forward, in one pass per constant, where kernels of n x n numbers would make the copies too large.
+    """
+    if space.name in NONLINEAR:
+        units = torch.eye(x.shape[-1], dtype=x.dtype)
+        columns = [
+            torch.func.jvp(lambda v: _residuals(space, target, v, owner), (x,), (unit.expand_as(x),))[1]
+            for unit in units
+        ]
+        return _residuals(space, target, x, owner), torch.stack(columns, -1)
     batch, (tasks, k) = len(x), target.y.shape[1:]
     copies = x[:, None, None].expand(-1, k, tasks, -1).flatten(0, 1).requires_grad_()  # [batch * k, tasks, n]
     with torch.enable_grad():

@@ -8,6 +8,8 @@ median over reference tasks. An *exact* network runs its learner, and whatever i
    constants; then, if none of them leaves <= SAME, all other rivals are fitted too. Those that leave <= SAME are right.
 3. If even the best of all rivals leaves more than OTHER, no learner is right: the answer is `none`.
 4. In between the member is *borderline*: the planted learner, those that contain it, and `none` all count as right.
+5. Where some name is right, so is a simpler learner that the planted one contains, if it leaves of the planted learner
+   itself no more than the noise: then the network is no nearer to the one than they are to each other.
 
 A subject that diverges on most tasks has no right name. What a refitted rival leaves is measured on reference tasks of
 its own, as a median; no task of an inspection is a reference task, since the streams differ.
@@ -43,9 +45,13 @@ DIVERGING = 1e9  # what a rival leaves that diverges on most tasks: JSON knows n
 
 @dataclass(frozen=True)
 class Labels:
-    """Per member: the right names (none: only `none` is right), the noise, whether `none` is right as well."""
+    """Per member: the right names (none: only `none` is right), the noise, whether `none` is right as well.
+
+    strict: the right names without rule 5.
+    """
 
     right: tuple[frozenset[str], ...]
+    strict: tuple[frozenset[str], ...]
     noise: tuple[float, ...]
     borderline: tuple[bool, ...]
 
@@ -96,9 +102,14 @@ def label(
     for member, least in settle(list(within), RIVALS.keys() - family).items():
         borderline[member] = min(least, within[member]) <= OTHER
         right[member] = family if borderline[member] else frozenset()
+    strict = tuple(frozenset() if gone else names for names, gone in zip(right, diverged.tolist(), strict=True))
+    for name, left in _simpler(planted, learner, prompts, n_steps, looped, folder).items():
+        for member, (gap, x) in enumerate(zip(left, noise, strict=True)):
+            if right[member] and not exact[member] and gap <= x:
+                right[member] |= {name}
     for member in torch.nonzero(diverged)[:, 0].tolist():
         right[member] = frozenset()
-    return Labels(tuple(right), tuple(noise.tolist()), tuple(borderline))
+    return Labels(tuple(right), strict, tuple(noise.tolist()), tuple(borderline))
 
 
 @cache
@@ -115,6 +126,15 @@ def median_disagreement(
     """Median of E (f - g)^2 / E f^2 over the tasks where f converges; infinite on those where g does not."""
     values = torch.where(converges(g, prompt), disagreement(f, g, prompt), torch.inf)
     return torch.where(converges(f, prompt), values, torch.nan).nanmedian(-1).values
+
+
+def _simpler(
+    planted: str, learner: Learner, prompts: tuple[Prompt, Prompt], n_steps: int, looped: bool, folder: Path
+) -> dict[str, list[float]]:
+    """What the learners that `planted` contains leave of it, member by member."""
+    contained = [name for name, above in richer(n_steps, looped).items() if planted in above]
+    fitting, checking = (learner.predict(prompt) for prompt in prompts)
+    return _leftovers((fitting, checking), prompts, contained, {}, n_steps, looped, folder)
 
 
 def _leftovers(

@@ -3,7 +3,7 @@
 Constructions with random constants, as they are and under changes that leave the function alone (gauge, noise in
 irrelevant weights) or nearly alone (noise of 1, 3 and 10 % of the weights); mixtures of two learners; students that
 were trained to imitate a learner; and decoys, for which only `none` is right. `analyses.labels` states the rule for
-what is right. The two splits share nothing but the reference tasks of that rule: every other draw names its split.
+what is right. The splits share nothing but the reference tasks of that rule: every other draw names its split.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from tasks.layout import Prompt, TokenLayout, transition_layout
 from tasks.markov_reward import TaskFamily
 from tasks.streams import uniforms
 
-SPLITS = ("calibration", "held-out")
+# To develop on, to look at once on the way, and to report.
+SPLITS = ("calibration", "validation", "test")
 LAYOUT = transition_layout(D_FEATURES, discount=GAMMA)
 SOURCE = TaskFamily(d_features=D_FEATURES, gamma=GAMMA)
 DEEPEST = {True: 8, False: 4}  # by looped
@@ -62,9 +63,10 @@ TRAINED_LAYERS = 3  # of students and trained decoys
 class Planted:
     """An ensemble of subjects of one kind and architecture; tuples hold an entry per member.
 
-    kind: what calibration leaves out together. right: the names that are right, where empty only `none` is; borderline:
-    `none` is right as well. noise: disagreement with the planted learner at its true constants, median over reference
-    tasks. learner: that learner, constants [members, 1, ...]. Decoys have noise NaN and no learner.
+    kind: what calibration leaves out together. right: the names that are right, where empty only `none` is (strict: by
+    the first four rules of `analyses.labels`); borderline: `none` is right as well. noise: disagreement with the
+    planted learner at its true constants, median over reference tasks. learner: that learner, constants
+    [members, 1, ...]. Decoys have noise NaN and no learner.
     """
 
     kind: str
@@ -74,6 +76,7 @@ class Planted:
     n_steps: int
     looped: bool
     right: tuple[frozenset[str], ...]
+    strict: tuple[frozenset[str], ...]
     borderline: tuple[bool, ...]
     noise: tuple[float, ...]
     learner: Learner | None
@@ -199,7 +202,12 @@ def _student(
 def _decoys(split: str, size: Size, folder: Path) -> Iterator[Planted]:
     def decoy(kind: str, subject: Predictor, n_steps: int, looped: bool) -> Planted:
         n = size.decoys
-        nothing = {"right": (frozenset(),) * n, "borderline": (False,) * n, "noise": (math.nan,) * n}
+        nothing = {
+            "right": (frozenset(),) * n,
+            "strict": (frozenset(),) * n,
+            "borderline": (False,) * n,
+            "noise": (math.nan,) * n,
+        }
         return Planted(kind, ("decoy",) * n, subject, LAYOUT, n_steps, looped, **nothing, learner=None)
 
     members = range(size.decoys)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import torch
 
@@ -12,6 +15,7 @@ from models.artifacts import run_folder
 from models.config import ConfigError, LinearTransformerConfig, TrainingConfig, require
 from models.files import ArtifactError
 from models.linear import LinearTransformer
+from models.networks import Network, NetworkConfig, build
 from models.train import TASKS_PER_CHUNK, TrainingRecord, train
 from tasks.cartpole import CELLS, CartPoleFamily
 from tasks.layout import Prompt
@@ -30,6 +34,7 @@ class TrainedSubject:
     record: TrainingRecord
     seeds: list[int]
     diverged: dict[int, int]
+    config: NetworkConfig
 
     @property
     def name(self) -> str:
@@ -42,6 +47,46 @@ class TrainedSubject:
         """The ensemble (float64, surviving seeds) at a snapshot of the training."""
         P, Q = self.record.P[snapshot, self.seeds].double(), self.record.Q[snapshot, self.seeds].double()
         return LinearTransformer(model_config(self.settings), P, Q)
+
+    def network(self, snapshot: int = -1) -> Network:
+        """The same for a network of any kind."""
+        return build(self.config, {name: w[snapshot, self.seeds].double() for name, w in self.record.weights.items()})
+
+
+# What a variation may change: one value each, and part of what a subject is.
+VARIABLE = tuple(
+    f.name
+    for f in fields(SubjectSettings)
+    if f.name not in ("preset", "seeds", "device", "out") and isinstance(f.default, bool | int | float | str)
+)
+
+
+def subject_settings(settings: SubjectSettings) -> SubjectSettings:
+    """The settings of the subject alone, out of those of an analysis."""
+    return SubjectSettings(**{f.name: getattr(settings, f.name) for f in fields(SubjectSettings)})
+
+
+def varied(settings: SubjectSettings, change: str) -> SubjectSettings:
+    """The settings with one of them changed: "n_layers=2", "looped=false", "objective=true-value".
+
+    Raises ConfigError, naming the nearest choice, for a setting or a value that there is not.
+    """
+    name, _, text = change.partition("=")
+    require("the setting of a variation", name, VARIABLE)
+    default = getattr(SubjectSettings, name)
+    if isinstance(default, str):
+        require(name, text, get_args(get_type_hints(SubjectSettings)[name]))
+        return replace(settings, **{name: text})
+    value: Any = None
+    with suppress(ValueError):
+        value = json.loads(text)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    least = 1 if isinstance(default, int) and not isinstance(default, bool) else 0
+    if type(value) is not type(default) or not value >= least:
+        allowed = {bool: "true or false", int: "a whole number of at least 1", float: "a number of at least 0"}
+        raise ConfigError(f"{change!r}: {name} is {text!r}; allowed: {allowed[type(default)]}")
+    return replace(settings, **{name: value})
 
 
 def model_config(settings: SubjectSettings) -> LinearTransformerConfig:
@@ -88,30 +133,43 @@ def task_source(
     return CartPoleFamily(d_features, gamma, fixed, n_tasks)
 
 
-def trained_subject(settings: SubjectSettings) -> TrainedSubject:
-    """Trains the ensemble that the settings describe, or loads it where a complete run stands in `out`.
-
-    Raises ArtifactError where no seed is left to look at, because all of them diverged.
-    """
-    seeds, config, source = range(settings.seeds), model_config(settings), subject_source(settings)
-    training = TrainingConfig(
+def training_config(settings: SubjectSettings) -> TrainingConfig:
+    return TrainingConfig(
         objective=settings.objective,
         context_length=settings.context_length,
         train_tasks=settings.train_tasks,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
     )
-    # everything that decides the weights of a seed, defaults that no setting reaches included
-    setting = {"model": config.to_json(), "training": asdict(training), "task": repr(source), "chunk": TASKS_PER_CHUNK}
-    folder = run_folder(settings.out, "subjects", setting, seeds)
-    record = train(config, training, source, seeds, folder, device=settings.device)
+
+
+def subject_folder(settings: SubjectSettings, config: NetworkConfig | None = None) -> Path:
+    """Where the run of these settings stands: everything that decides the weights of a seed names it."""
+    setting = {
+        "model": (config or model_config(settings)).to_json(),
+        "training": asdict(training_config(settings)),
+        "task": repr(subject_source(settings)),  # defaults that no setting reaches included
+        "chunk": TASKS_PER_CHUNK,
+    }
+    return run_folder(settings.out, "subjects", setting, range(settings.seeds))
+
+
+def trained_subject(settings: SubjectSettings, config: NetworkConfig | None = None) -> TrainedSubject:
+    """Trains the ensemble that the settings describe, or loads it where a complete run stands in `out`.
+
+    A `config` of another kind of network takes the place of the settings' transformer. Raises ArtifactError where no
+    seed is left to look at, because all of them diverged.
+    """
+    seeds, config, source = range(settings.seeds), config or model_config(settings), subject_source(settings)
+    folder = subject_folder(settings, config)
+    record = train(config, training_config(settings), source, seeds, folder, device=settings.device)
     diverged = record.diverged()
     if len(diverged) == settings.seeds:
         raise ArtifactError(f"all {settings.seeds} seeds in {folder} diverged; lower --learning-rate and run again")
-    return TrainedSubject(settings, folder, record, [seed for seed in seeds if seed not in diverged], diverged)
+    return TrainedSubject(settings, folder, record, [seed for seed in seeds if seed not in diverged], diverged, config)
 
 
-def held_out_prompt(settings: SubjectSettings, model: LinearTransformer, n_tasks: int, purpose: str) -> Prompt:
+def held_out_prompt(settings: SubjectSettings, model: Network, n_tasks: int, purpose: str) -> Prompt:
     """n_tasks fresh tasks that all seeds read: batch axes (1, n_tasks), every state a query, float64."""
     prompt = subject_source(settings).fresh_prompt([0], purpose, 0, n_tasks, settings.context_length, model.layout)
     return prompt.to(torch.float64)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from models.files import ArtifactError, read_json, remedy, write_atomically, write_json
-from models.linear import LinearTransformer
+from models.networks import Network, load
 
 DONE = "DONE"
 CARD = "README.md"
@@ -80,7 +80,7 @@ def write_metrics(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     write_atomically(folder / "metrics.jsonl", lambda temporary: temporary.write_text(text))
 
 
-def load_subject(folder: Path) -> LinearTransformer:
+def load_subject(folder: Path) -> Network:
     """The network in a folder with config.json and model.safetensors, ours or from elsewhere.
 
     Raises ConfigError or ArtifactError with one clear line that names the file: no such folder, damaged or edited
@@ -91,7 +91,7 @@ def load_subject(folder: Path) -> LinearTransformer:
             f"there is no folder {os.fspath(folder)!r}; give one that holds config.json and model.safetensors"
         )
     is_complete(folder)
-    return LinearTransformer.from_folder(folder)
+    return load(folder)
 
 
 def _checksum(path: Path) -> str:

@@ -1,11 +1,11 @@
-"""What a linear transformer is, as data: read from and written to config.json. Free of torch."""
+"""What a network is, as data: read from and written to config.json. Free of torch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from tasks.errors import ConfigError
 
@@ -13,6 +13,7 @@ MODEL = "linear-transformer"
 ACTIVATIONS = ("linear", "relu", "softmax", "softmax-over-queries")
 MASK_KINDS = ("query", "centred")
 REQUIRED = ("model", "n_layers", "looped", "d_features", "activation")
+Flat = TypeVar("Flat", bound="FlatConfig")
 Types = dict[str, tuple[type | tuple[type, ...], str]]  # key -> what it must be, for the machine and in words
 TYPES: Types = {
     "n_layers": (int, "a whole number of at least 1"),
@@ -23,6 +24,8 @@ TYPES: Types = {
     "prompt": (dict, '{"discounted": true or false, "memory": true or false}'),
     "masks": (list, '[{"kind": "query", "lambda": 0}], one for each head'),
     "readout_sign": (int, "-1 (the paper's) or 1"),
+    "d_mlp": (int, "a whole number of at least 1"),
+    "d_hidden": (int, "a whole number of at least 1"),
 }
 PROMPT_TYPES: Types = {"discounted": (bool, "true or false"), "memory": (bool, "true or false")}
 MASK_TYPES: Types = {"kind": (str, ", ".join(MASK_KINDS)), "lambda": ((int, float), "a number from 0 to 1")}
@@ -108,18 +111,8 @@ class LinearTransformerConfig:
     @classmethod
     def from_json(cls, data: Any) -> LinearTransformerConfig:
         """Reads config.json. Raises ConfigError for a missing or misspelt key, another model, or a wrong value."""
-        if not isinstance(data, dict):
-            raise ConfigError(f"the config is of type {type(data).__name__}; it must hold one JSON object")
         known = (*REQUIRED, "gamma", "prompt", "masks", "readout_sign")
-        for key in data:
-            near = get_close_matches(key, known, n=1, cutoff=0.8)
-            if key not in known and near and near[0] not in data:
-                raise ConfigError(f"the config has the key {key!r}; did you mean {near[0]!r}?")
-        missing = [key for key in REQUIRED if key not in data]
-        if missing:
-            raise ConfigError(
-                f"the config lacks {', '.join(missing)}; a linear transformer needs {', '.join(REQUIRED)}"
-            )
+        _require_keys(data, REQUIRED, known, "a linear transformer")
         require("model", data["model"], (MODEL,))
         _require_types("", data, TYPES)
         prompt, masks = data.get("prompt", {}), data.get("masks", [{}])
@@ -143,9 +136,108 @@ class LinearTransformerConfig:
         )
 
 
+@dataclass(frozen=True)
+class FlatConfig:
+    """A network whose config.json holds one number or truth value per field; tokens are the discounted ones."""
+
+    MODEL: ClassVar[str]
+
+    n_layers: int
+    d_features: int
+    gamma: float = 0.9
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (0 < value <= 1 if field.name == "gamma" else value >= 1 or value is False):
+                raise ConfigError(f"{field.name} is {value!r}; allowed: {TYPES[field.name][1]}")
+
+    @property
+    def width(self) -> int:
+        return 2 * self.d_features + 1
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight by name, without the seed axis in front."""
+        raise NotImplementedError
+
+    @property
+    def gain(self) -> float:
+        """Of the Xavier normal initialisation."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model": self.MODEL, **asdict(self)}
+
+    @classmethod
+    def from_json(cls: type[Flat], data: Any) -> Flat:
+        """Reads config.json. Raises ConfigError for a missing or misspelt key, another model, or a wrong value."""
+        required = ("model", *(field.name for field in fields(cls) if field.default is MISSING))
+        known = ("model", *(field.name for field in fields(cls)))
+        _require_keys(data, required, known, f"a {cls.MODEL}")
+        require("model", data["model"], (cls.MODEL,))
+        given = {key: value for key, value in data.items() if key in known[1:]}
+        _require_types("", given, TYPES)
+        return cls(**{**given, **({"gamma": _float(given["gamma"])} if "gamma" in given else {})})
+
+
+@dataclass(frozen=True)
+class ValueTransformerConfig(FlatConfig):
+    """Softmax attention over keys with merged weights, every layer followed by an MLP."""
+
+    MODEL: ClassVar[str] = "value-transformer"
+    readout_sign: ClassVar[int] = -1
+
+    looped: bool = True
+    d_mlp: int = 36
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        layers, width, hidden = 1 if self.looped else self.n_layers, self.width, self.d_mlp
+        attention = dict.fromkeys(("P", "Q"), (layers, width, width))
+        read = {"W_in": (layers, width, hidden), "b_in": (layers, hidden)}
+        return {**attention, **read, "W_out": (layers, hidden, width), "b_out": (layers, width)}
+
+    @property
+    def gain(self) -> float:
+        return 0.1 if self.looped else 0.1 / self.n_layers
+
+
+@dataclass(frozen=True)
+class RecurrentConfig(FlatConfig):
+    """A stack of tanh RNN layers that reads a prompt token by token (appendix of 2405.13861: 3 layers, 4 units)."""
+
+    MODEL: ClassVar[str] = "recurrent-network"
+
+    d_hidden: int = 4
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        layers, hidden = self.n_layers, self.d_hidden
+        first = {"W_E": (self.width, hidden)} | ({"W_x": (layers - 1, hidden, hidden)} if layers > 1 else {})
+        return {**first, "W_h": (layers, hidden, hidden), "b": (layers, hidden), "W_U": (hidden, 1), "b_U": (1,)}
+
+    @property
+    def gain(self) -> float:
+        return 1.0
+
+
 def _float(value: int | float) -> float:
     """A JSON number; a whole one beyond the floats becomes infinite."""
     return float(str(value))
+
+
+def _require_keys(data: Any, required: tuple[str, ...], known: tuple[str, ...], network: str) -> None:
+    """Raises ConfigError unless data is an object that has all required keys and no misspelt one."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"the config is of type {type(data).__name__}; it must hold one JSON object")
+    for key in data:
+        near = get_close_matches(key, known, n=1, cutoff=0.8)
+        if key not in known and near and near[0] not in data:
+            raise ConfigError(f"the config has the key {key!r}; did you mean {near[0]!r}?")
+    missing = [key for key in required if key not in data]
+    if missing:
+        raise ConfigError(f"the config lacks {', '.join(missing)}; {network} needs {', '.join(required)}")
 
 
 def _require_types(where: str, data: Mapping[str, Any], types: Types) -> None:

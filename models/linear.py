@@ -7,6 +7,7 @@ token i.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,15 @@ class LinearTransformer(HookedRootModule, PyTorchModelHubMixin, model_card_templ
     @property
     def n_seeds(self) -> int:
         return self.P.shape[0]
+
+    def deeper(self, factor: int) -> LinearTransformer:
+        """The same weights applied `factor` times as often. Raises ConfigError where every layer has its own."""
+        if factor > 1 and not self.config.looped:
+            raise ConfigError(
+                f"looped is False: layers with weights of their own cannot run {factor} times; allowed: once"
+            )
+        config = replace(self.config, n_layers=factor * self.config.n_layers)
+        return LinearTransformer(config, self.P.detach(), self.Q.detach())
 
     def forward(self, prompt: Prompt) -> Float[Tensor, "seeds tasks pos d_model"]:
         """The residual stream after the last layer for prompts with batch axes (seeds or 1, tasks)."""

@@ -16,17 +16,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
 from models.artifacts import is_complete, mark_done, write_metrics, write_provenance
+from models.attended import attended_values
 from models.config import ConfigError, LinearTransformerConfig, Mask, TrainingConfig
 from models.files import ArtifactError, read_tensors, write_tensors
-from models.linear import LinearTransformer, layout_of, xavier_normal
+from models.linear import LinearTransformer
+from models.networks import Network, NetworkConfig, build, initial_weights
 from models.objectives import MONTE_CARLO_HORIZON, monte_carlo_returns, regression_loss, td_loss
 from models.windowed import window_moments, window_td_values, window_values
-from tasks.streams import normals
 from tasks.trajectories import TaskSource, Trajectories, transition_tokens, window_prompts
 
 TASKS_PER_CHUNK = (
@@ -42,32 +43,42 @@ Losses = Callable[[Trajectories], tuple[Tensor, Tensor]]
 class TrainingRecord:
     """What a finished training leaves for analysis: weights and losses every few tasks, S snapshots.
 
-    task_count [S]; P, Q [S, seeds, layers, heads, width, width]; step_size [S, seeds], the reference's; loss and
-    reference_loss [S, seeds], means since the snapshot before (NaN at the first).
+    task_count [S]; step_size [S, seeds], the reference's; loss and reference_loss [S, seeds], means since the snapshot
+    before (NaN at the first); weights by name, [S, seeds, ...].
     """
 
     task_count: Tensor
-    P: Tensor
-    Q: Tensor
     step_size: Tensor
     loss: Tensor
     reference_loss: Tensor
+    weights: dict[str, Tensor]
 
     @classmethod
     def load(cls, folder: Path) -> TrainingRecord:
         """Reads a run folder's snapshots. Raises ArtifactError where there are none or they are damaged."""
         tensors, _ = read_tensors(folder / "training.safetensors")
-        return cls(**{name: tensors[f"snapshots.{name}"] for name in cls.__dataclass_fields__})
+        found = {name.removeprefix("snapshots."): t for name, t in tensors.items() if name.startswith("snapshots.")}
+        series = {name: found.pop(name) for name in ("task_count", "step_size", "loss", "reference_loss")}
+        return cls(**series, weights=found)
+
+    @property
+    def P(self) -> Tensor:
+        """[S, seeds, layers, heads, width, width], as Q."""
+        return self.weights["P"]
+
+    @property
+    def Q(self) -> Tensor:
+        return self.weights["Q"]
 
     def diverged(self) -> dict[int, int]:
         """Position of every seed whose weights are not finite at the end -> tasks seen when that was first so."""
-        finite = (self.P.isfinite() & self.Q.isfinite()).flatten(2).all(-1)  # [S, seeds]
+        finite = torch.stack([w.isfinite().flatten(2).all(-1) for w in self.weights.values()]).all(0)  # [S, seeds]
         first = (~finite).int().argmax(0)
         return {seed: int(self.task_count[first[seed]]) for seed in torch.nonzero(~finite[-1])[:, 0].tolist()}
 
 
 def train(
-    config: LinearTransformerConfig,
+    config: NetworkConfig,
     training: TrainingConfig,
     source: TaskSource,
     seeds: Sequence[int],
@@ -95,7 +106,7 @@ def train(
 
 
 def _train(
-    config: LinearTransformerConfig,
+    config: NetworkConfig,
     training: TrainingConfig,
     source: TaskSource,
     seeds: Sequence[int],
@@ -130,7 +141,8 @@ def _train(
     record = TrainingRecord.load(folder)
     diverged = record.diverged()
     sound = [position for position in range(len(seeds)) if position not in diverged] or list(range(len(seeds)))
-    LinearTransformer(config, state.model.P.detach()[sound], state.model.Q.detach()[sound]).save_pretrained(folder)
+    sound_weights = {name: weight.detach()[sound] for name, weight in state.model.named_parameters()}
+    build(config, sound_weights).save_pretrained(folder)
     write_metrics(folder, _metric_rows(record, seeds))
     write_provenance(
         folder,
@@ -145,9 +157,9 @@ def _train(
     mark_done(folder)
 
 
-def collapses(config: LinearTransformerConfig) -> bool:
+def collapses(config: NetworkConfig) -> bool:
     """Whether the batch-innermost collapsed forward computes this network: linear attention, one head, query mask."""
-    return config.activation == "linear" and config.masks == (Mask(),)
+    return isinstance(config, LinearTransformerConfig) and (config.activation, config.masks) == ("linear", (Mask(),))
 
 
 def has_compiler() -> bool:
@@ -158,11 +170,12 @@ def has_compiler() -> bool:
 class _State:
     """What changes during training: weights, optimiser, snapshots, and how many tasks have been seen."""
 
-    def __init__(self, model: LinearTransformer, training: TrainingConfig, compiled: bool) -> None:
+    def __init__(self, model: Network, training: TrainingConfig, compiled: bool) -> None:
         self.model = model
         self.compiled = compiled
-        self.step_size = torch.nn.Parameter(torch.ones(model.n_seeds, device=model.P.device))
-        self.parameters = {"P": model.P, "Q": model.Q, "step_size": self.step_size}
+        self.weights = dict(model.named_parameters())
+        self.step_size = torch.nn.Parameter(torch.ones(model.n_seeds, device=next(model.parameters()).device))
+        self.parameters = {**self.weights, "step_size": self.step_size}
         self.optimizer = torch.optim.Adam(
             self.parameters.values(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
         )
@@ -174,25 +187,24 @@ class _State:
     @classmethod
     def start_or_resume(
         cls,
-        config: LinearTransformerConfig,
+        config: NetworkConfig,
         training: TrainingConfig,
         seeds: Sequence[int],
         folder: Path,
         device: str,
         compiled: bool | None,
     ) -> _State:
-        shape = (2, config.n_weight_layers, len(config.masks), config.width, config.width)
-        P, Q = xavier_normal(config, normals(seeds, "init", 0, *shape).to(device))
+        model = build(config, {name: w.to(device) for name, w in initial_weights(config, seeds).items()})
         checkpoint = folder / "training.safetensors"
         if not checkpoint.exists():
             if compiled is None:
                 long = training.train_tasks * training.batches_per_task >= COMPILE_FROM_UPDATES
                 compiled = collapses(config) and long and has_compiler()
-            state = cls(LinearTransformer(config, P, Q), training, compiled)
+            state = cls(model, training, compiled)
             state.snapshot(seeds)
             return state
         tensors, metadata = read_tensors(checkpoint)
-        state = cls(LinearTransformer(config, P, Q), training, metadata.get("compiled") == "True")
+        state = cls(model, training, metadata.get("compiled") == "True")
         state._restore(tensors, int(metadata["task_count"]), checkpoint)
         return state
 
@@ -210,13 +222,16 @@ class _State:
         weights = {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()}
         losses = {"loss": loss, "reference_loss": reference_loss, "task_count": torch.tensor(self.task_count)}
         if self.snapshots:
-            was, now = (w["P"].flatten(1).isfinite().all(1) for w in (self.snapshots[-1], weights))
+            was, now = (self._finite(w) for w in (self.snapshots[-1], weights))
             for position in torch.nonzero(was & ~now)[:, 0].tolist():
                 tqdm.write(
                     f"seed {seeds[position]} diverged by task {self.task_count}; the others go on", file=sys.stderr
                 )
         self.snapshots.append(weights | losses)
         self._sums, self._updates = torch.zeros_like(self._sums), 0
+
+    def _finite(self, weights: dict[str, Tensor]) -> Bool[Tensor, " seeds"]:
+        return torch.stack([weights[name].flatten(1).isfinite().all(1) for name in self.weights]).all(0)
 
     def write(self, folder: Path) -> None:
         """The checkpoint, at a chunk's end: all that a resume and an analysis need, in one file."""
@@ -268,7 +283,7 @@ def _targets(rollouts: Trajectories, training: TrainingConfig, gamma: float) -> 
 
 def _losses(state: _State, training: TrainingConfig, gamma: float) -> Losses:
     """The loss of every seed and of its reference, as a function of rollouts [seeds, steps]."""
-    model, config, layout = state.model, state.model.config, layout_of(state.model.config)
+    model, config, layout = state.model, state.model.config, state.model.layout
     n = training.context_length
     n_values = training.windows_per_batch + (training.objective == "td")
 
@@ -281,12 +296,11 @@ def _losses(state: _State, training: TrainingConfig, gamma: float) -> Losses:
         queries = rollouts.features[:, n + 1 : n + 1 + n_values].permute(2, 0, 1).contiguous()
         G = window_moments(tokens.permute(2, 0, 1).contiguous(), n)
         reference = window_td_values(state.step_size, G, queries, config.n_layers)
-        if collapses(config):
+        if isinstance(model, LinearTransformer) and collapses(model.config):
             entry = window_values(model.P[:, :, 0], model.Q[:, :, 0], G, queries, config.n_layers)
-            values = config.readout_sign * entry
+            values = model.config.readout_sign * entry
         else:
-            prompt = window_prompts(rollouts, n, layout)
-            values = model.predict(prompt)[:, :n_values, 0, 0]
+            values = attended_values(model, window_prompts(rollouts, n, layout).select(slice(0, n_values)))
         return loss(values, targets), loss(reference, targets)
 
     return losses

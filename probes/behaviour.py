@@ -27,6 +27,7 @@ from algorithms.fit import converges, disagreement, one_thread, square_mean
 from algorithms.learner import Learner
 from models import collapsed
 from models.linear import LinearTransformer
+from models.networks import Network
 from probes.lens import least_squares_weights
 from tasks.layout import Prompt, TokenLayout
 
@@ -57,18 +58,22 @@ class Subject:
     gamma: float
 
     @classmethod
-    def of(cls, model: LinearTransformer) -> Subject:
+    def of(cls, model: Network) -> Subject:
         config = model.config
-        return cls(model, model.n_seeds, model.layout, config.n_layers, config.looped, config.gamma)
+        looped = bool(getattr(config, "looped", False))
+        return cls(model, model.n_seeds, model.layout, config.n_layers, looped, config.gamma)
 
     def deeper(self, factor: int) -> Predictor:
         """The same weights with every loop run `factor` times as often. Raises ValueError where that means nothing."""
         if factor == 1:
             return self.predictor
-        if not (self.looped and isinstance(self.predictor, LinearTransformer)):
+        if not isinstance(self.predictor, LinearTransformer):
             raise ValueError(f"{factor} times the loops: only a looped LinearTransformer can run deeper")
-        config = replace(self.predictor.config, n_layers=factor * self.n_steps)
-        return LinearTransformer(config, self.predictor.P.detach(), self.predictor.Q.detach())
+        return self.predictor.deeper(factor)
+
+    @property
+    def can_loop(self) -> bool:
+        return self.looped and isinstance(self.predictor, LinearTransformer)
 
 
 def predict(predictor: Predictor, prompt: Prompt) -> Float[Tensor, "seeds tasks queries 1"]:

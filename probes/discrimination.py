@@ -6,8 +6,8 @@ prompts the gap from a to b is what b leaves unexplained of a,
     gap(a, b) = median over held-out tasks of  E (f_a - f_b)^2 / E f_a^2,
 
 where b has the constants that fit a best on the subject's *own* prompts, and keeps them elsewhere as a network keeps
-its weights. That is what tells an iterate from a fixed point: at 12 steps a TD(0) fitted anew imitates LSTD all the better,
-but the TD(0) that imitated LSTD at 3 steps has moved on by then.
+its weights. That is what tells an iterate from a fixed point: at 12 steps a TD(0) fitted anew imitates LSTD all the
+better, but the TD(0) that imitated LSTD at 3 steps has moved on by then.
 
 A learner that contains a has no gap from a on any prompts, nor has one that is the same function at this depth: such
 pairs do not count.
@@ -24,7 +24,7 @@ from algorithms.bank import build, one_function, richer
 from algorithms.fit import DIVERGED, converges, disagreement, fit_bank, one_thread
 from algorithms.learner import Learner, constants
 from models.config import ConfigError
-from models.linear import LinearTransformer
+from tasks.cartpole import CartPoleFamily
 from tasks.layout import Prompt, TokenLayout
 from tasks.markov_reward import TaskFamily
 
@@ -95,34 +95,31 @@ def candidates(
     )
 
 
-def prompts_from(source: TaskFamily, layout: TokenLayout) -> Prompts:
+def prompts_from(source: TaskFamily | CartPoleFamily, layout: TokenLayout) -> Prompts:
     """Prompts for a subject that reads `layout`, on tasks of `source` but for what the family says; all states queried.
+
+    CartPole has no chain to make longer and no rewards to thin out: of its families only context, discount and loops
+    may differ.
 
     The layout keeps the subject's discount where the tokens carry another one. Subject and learners alike then read
     next features that are longer or shorter, and a learner's gamma means what it meant on the subject's own prompts.
     """
 
     def prompts(family: PromptFamily, purpose: str, n: int) -> Prompt:
-        tasks = replace(
-            source,
-            n_states=family.n_states,
-            reward=family.reward,
-            feature_rank=family.feature_rank,
-            representable=source.representable and family.reward == "dense",
-        )
+        tasks = source
+        if isinstance(source, TaskFamily):
+            tasks = replace(
+                source,
+                n_states=family.n_states,
+                reward=family.reward,
+                feature_rank=family.feature_rank,
+                representable=source.representable and family.reward == "dense",
+            )
         as_written = replace(layout, discount=family.discount)
         prompt = tasks.fresh_prompt([0], purpose, 0, n, family.context_length, as_written)
         return replace(prompt.to(torch.float64), layout=layout)
 
     return prompts
-
-
-def more_loops(model: LinearTransformer, factor: int) -> LinearTransformer:
-    """The same weights applied `factor` times as often. Raises ConfigError where every layer has weights of its own."""
-    if factor > 1 and not model.config.looped:
-        raise ConfigError(f"looped is False: layers with weights of their own cannot run {factor} times; allowed: once")
-    config = replace(model.config, n_layers=factor * model.config.n_layers)
-    return LinearTransformer(config, model.P.detach(), model.Q.detach())
 
 
 @one_thread()

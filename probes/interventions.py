@@ -23,7 +23,6 @@ from models.linear import LinearTransformer
 from probes.behaviour import Predictor, predict
 from probes.causal_prompts import response_kernel, response_to_reward, stitching_prompt, with_tokens
 from probes.counterfactuals import deeper, in_context, resume, tokens_at, without_bootstrap
-from probes.discrimination import more_loops
 from tasks.layout import Prompt
 from tasks.streams import normals
 
@@ -126,7 +125,7 @@ def more_depth(factor: int) -> CausalTest:
     """Runs a looped network `factor` times as deep. Solvers and reward averaging are done and predict no change."""
 
     def seen(subject: LinearTransformer, prompt: Prompt) -> Tensor:
-        return predict(more_loops(subject, factor), prompt) - predict(subject, prompt)
+        return predict(subject.deeper(factor), prompt) - predict(subject, prompt)
 
     def predicted(learner: Learner, prompt: Prompt) -> Tensor:
         return deeper(learner, factor).predict(prompt) - learner.predict(prompt)

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from algorithms.bank import NO_BOOTSTRAP, RIVALS, one_function, richer
+from algorithms.bank import LEARNERS, NO_BOOTSTRAP, one_function, richer
 from probes.behaviour import Interval, median_interval
 
 # At L = 3 and alpha = 1.7 the nearest learner without bootstrapping leaves .09 of TD(0)'s predictions unexplained. A
@@ -70,7 +70,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Confidence:
-    """How often such an answer was right: on n planted networks of like outcome, noise and margin, with exact bounds."""
+    """How often such an answer was right: n planted networks of like outcome, noise and margin, and exact bounds."""
 
     rate: float
     low: float
@@ -183,4 +183,4 @@ def tally(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _in_order(names: Collection[str]) -> tuple[str, ...]:
-    return tuple(name for name in RIVALS if name in names)
+    return tuple(name for name in LEARNERS if name in names)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from algorithms.bank import NESTING, RIVALS, build, next_richer, one_function, richer
+from algorithms.bank import LEARNERS, NESTING, RIVALS, build, richer
 from algorithms.fit import (
     _at_bound,
     _linearise,
@@ -80,10 +80,23 @@ def test_what_is_reported_is_what_is_minimised(make_prompt):
 def test_a_richer_rival_never_fits_worse(make_prompt, shared):
     prompt = make_prompt(tasks=20)
     noise = torch.randn(1, 20, 6, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    fits = fit_bank(noise, prompt, n_steps=3, shared=shared)
+    fits = fit_bank(noise, prompt, n_steps=3, shared=shared, rivals=LEARNERS)
     for simple, above in richer(3, shared).items():
         for rich in above:
             assert fits[rich].disagreement <= fits[simple].disagreement + 1e-12, (simple, rich)
+
+
+def test_a_rival_that_is_not_linear_in_the_query_is_fitted_to_every_query(make_prompt):
+    prompt = make_prompt(tasks=20)
+    values = {"step_size": torch.tensor([[[0.8]], [[1.5]]]), "gamma": torch.tensor([[0.7], [0.4]])}
+    values = {key: value.double() for key, value in values.items()}
+    values["inverse_temperature"] = torch.tensor([[2.0], [4.0]]).double()
+    target = build("softmax-td", 3, values).predict(prompt)
+    fit = fit_bank(target, prompt, n_steps=3, shared=True, rivals=["softmax-td", "td0"])
+    for key, value in values.items():
+        torch.testing.assert_close(fit["softmax-td"].constants[key], value, atol=1e-5, rtol=0)
+    assert (fit["softmax-td"].disagreement < 1e-10).all()
+    assert (fit["td0"].disagreement > 0.01).all()
 
 
 @pytest.mark.parametrize("name", [name for name in RIVALS if name != "zero"])

@@ -11,7 +11,7 @@ import torch
 from analyses.configs import LayerRoles, TDEmergence, TDProbe
 from analyses.layer_roles import run as run_layer_roles
 from analyses.layer_roles import summarise as summarise_layer_roles
-from analyses.subjects import TrainedSubject, trained_subject
+from analyses.subjects import TrainedSubject, model_config, trained_subject
 from analyses.tables import tidy
 from analyses.td_emergence import (
     EMERGENCE_EVALUATIONS,
@@ -130,8 +130,8 @@ def test_a_training_in_which_every_seed_diverged_is_refused(out):
 
 def test_the_difference_to_a_published_mean_counts_both_samples_of_seeds():
     settings = TDEmergence(seeds=4)
-    record = TrainingRecord(*[torch.zeros(1)] * 6)
-    subject = TrainedSubject(settings, Path(), record, [0, 1, 2, 3], {})
+    record = TrainingRecord(*[torch.zeros(1)] * 4, weights={})
+    subject = TrainedSubject(settings, Path(), record, [0, 1, 2, 3], {}, model_config(settings))
     values = {metric: np.array([1.0, 2.0, 3.0, 6.0]) for metric in PUBLISHED}
     axes = {"task_count": list(range(10, 4001, 10)), "seed": [0, 1, 2, 3]}
     training = pd.concat([tidy(np.tile(v, (400, 1)), axes, metric=metric) for metric, v in values.items()])

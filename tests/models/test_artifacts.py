@@ -16,6 +16,7 @@ def test_a_saved_network_is_read_back(tmp_path: Path, construct) -> None:
     model = construct(2.0 * torch.eye(3).expand(2, 1, 3, 3), n_layers=2)
     model.save_pretrained(tmp_path)
     for back in (load_subject(tmp_path), LinearTransformer.from_pretrained(tmp_path)):
+        assert isinstance(back, LinearTransformer)
         assert back.config == model.config
         assert torch.equal(back.P, model.P)
         assert torch.equal(back.Q, model.Q)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from algorithms.temporal_difference import TD0
+from models import constructions
 from models.config import ACTIVATIONS, ConfigError, LinearTransformerConfig, Mask
 from models.linear import LinearTransformer, mask_matrix, xavier_normal
 from tasks.layout import Prompt
@@ -186,3 +188,18 @@ def test_xavier_normal(looped: bool, gain: float) -> None:
     P, Q = xavier_normal(config, unit.expand(2, 2, config.n_weight_layers, 1, 7, 7))
     torch.testing.assert_close(P, weights.expand_as(P))
     torch.testing.assert_close(Q, P)
+
+
+def test_a_looped_construction_runs_deeper(make_prompt):
+    C, prompt = 0.7 * torch.eye(3, dtype=torch.float64)[None, None], make_prompt()
+    deep = constructions.td0(C, n_layers=2).deeper(3)
+    assert deep.config.n_layers == 6
+    torch.testing.assert_close(deep.predict(prompt), TD0(6, 0.7, 0.9).predict(prompt), rtol=0, atol=1e-10)
+    assert (deep.predict(prompt) - TD0(2, 0.7, 0.9).predict(prompt)).abs().max() > 0.01
+
+
+def test_layers_with_weights_of_their_own_cannot_be_repeated():
+    separate = constructions.td0(0.7 * torch.eye(3)[None, None].expand(1, 2, 3, 3), n_layers=2)
+    assert separate.deeper(1).config == separate.config
+    with pytest.raises(ConfigError, match=r"looped is False.*cannot run 2 times; allowed: once"):
+        separate.deeper(2)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from models.linear import LinearTransformer
 from tasks.streams import normals, uniforms
 
 D = 4
-TASKS = {"fitting_tasks": 40, "held_out_tasks": 40}
+TASKS: dict[str, Any] = {"fitting_tasks": 40, "held_out_tasks": 40}
 
 
 def step_sizes(n_layers, looped, high, seeds=2):
@@ -110,7 +111,7 @@ def test_a_perturbed_construction_is_never_another_learner():
 
 def test_diverging_networks_are_none():
     told = report(constructions.td0(step_sizes(8, True, 60.0), n_layers=8), "boyan-chain", **TASKS)
-    assert told["verdict"] == {"outcome": "none", "learners": []}
+    assert (told["verdict"]["outcome"], told["verdict"]["learners"]) == ("none", [])
     assert min(told["subject"]["diverged"]) > 0.9
     assert "diverges" in render(told)
 
@@ -122,9 +123,10 @@ def test_the_report(tmp_path):
     told = inspect(tmp_path, "loop")
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert list(told) == [
-        "subject", "task", "weights", "rivals", "rival_distances", "seed_disagreement", "verdict", "seeds",
+        "subject", "task", "weights", "rivals", "rival_distances", "seed_disagreement", "searches", "verdict", "seeds",
     ]  # fmt: skip
-    assert told["verdict"] == {"outcome": "identified", "learners": ["td0"]}
+    assert (told["verdict"]["outcome"], told["verdict"]["learners"]) == ("identified", ["td0"])
+    assert told["verdict"]["confidence"] is None, "an ensemble has none: its seeds have"
     assert torch.tensor(told["weights"]["alpha_eff"]).shape == (2, 3)
     assert set(told["rivals"]["td0"]) == {
         "constants", "n_constants", "at_bound", "disagreement", "low", "high", "diverged",
@@ -133,7 +135,14 @@ def test_the_report(tmp_path):
     assert told["rivals"]["td0"]["n_constants"] == 4
     assert told["rivals"]["td0"]["diverged"] == 0
     assert told["rival_distances"]["td0"]["myopic"] > 0.01
-    assert set(told["seeds"][0]) == {"outcome", "learners", "rivals"}
+    first = told["seeds"][0]
+    assert first["outcome"] == "identified"
+    assert first["confidence"]["rate"] > 0.9
+    assert [asked["family"]["name"] for asked in first["prompts"]] == ["own prompts"]
+    levels = [finding["level"] for finding in first["findings"]]
+    assert sorted(set(levels), key=levels.index) == ["behavioural", "representational", "parametric", "causal"]
+    for finding in first["findings"]:
+        assert finding["seen"]["td0"]["value"] == pytest.approx(finding["expected"], abs=1e-6), finding["test"]
     text = render(told)
     assert "identified: td0" in text
     assert "myopic" in text

@@ -205,4 +205,4 @@ def test_unknown_splits_and_sizes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'held-out'"):
         population("heldout", "smoke", tmp_path)
     with pytest.raises(ConfigError, match="size is 'big'"):
-        population("held-out", "big", tmp_path)
+        population("test", "big", tmp_path)

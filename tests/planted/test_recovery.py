@@ -1,5 +1,7 @@
 """Learners drawn at random: depth, gauge and constants from a seeded stream. None of them is ever called another."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from tasks.streams import normals, uniforms
 
 D = 4
 SEEDS = range(2)
-TASKS = {"fitting_tasks": 40, "held_out_tasks": 40}
+TASKS: dict[str, Any] = {"fitting_tasks": 40, "held_out_tasks": 40}
 IDENTITY = torch.eye(D, dtype=torch.float64)
 
 

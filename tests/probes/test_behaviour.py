@@ -179,10 +179,11 @@ def test_seeds_share_the_resampled_tasks():
 
 
 def test_the_interval_of_one_seed_is_exact():
-    """At n = 12 the 3rd and the 10th value hold the median with probability 1 - 2 P(fewer than 3 heads of 12) = .961."""
+    """At n = 12 the 3rd and the 10th value hold the median with chance 1 - 2 P(fewer than 3 heads of 12) = .961."""
     values = np.random.default_rng(0).permutation(12).astype(float)
     assert median_interval(values) == Interval(5.5, 2.0, 9.0)
     assert np.isnan(median_interval(values[:5]).low)
     assert not np.isnan(median_interval(values[:6]).low)
-    covered = [i.low < 0 < i.high for i in map(median_interval, np.random.default_rng(1).standard_cauchy((4000, 12)))]
+    draws = np.random.default_rng(1).standard_cauchy((4000, 12))
+    covered = [interval.low < 0 < interval.high for interval in map(median_interval, draws)]
     assert abs(np.mean(covered) - (1 - 2 * stats.binom.cdf(2, 12, 0.5))) < 3 * (0.961 * 0.039 / 4000) ** 0.5

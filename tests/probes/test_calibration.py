@@ -25,16 +25,20 @@ def test_confidence_is_the_share_of_like_answers_that_were_right():
     said = confidence(NOISY, counts)
     assert said is not None
     assert (said.rate, said.n) == (0.75, 4)
-    assert confidence(SURE, counts).rate == 1
+    sure = confidence(SURE, counts)
+    assert sure is not None
+    assert sure.rate == 1
     assert confidence(NONE, counts) is None
 
 
 def test_the_interval_is_clopper_pearson():
     """No error in n: the upper end solves (1 - p)^n = .025."""
-    said = exact_share(0, 300)
-    assert said.low == 0
-    assert said.high == pytest.approx(1 - 0.025 ** (1 / 300), rel=1e-12)
-    assert exact_share(3, 10).low == pytest.approx(stats.beta.ppf(0.025, 3, 8), rel=1e-6)
+    none, some = exact_share(0, 300), exact_share(3, 10)
+    assert none is not None
+    assert none.low == 0
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 300), rel=1e-12)
+    assert some is not None
+    assert some.low == pytest.approx(stats.beta.ppf(0.025, 3, 8), rel=1e-6)
     assert exact_share(0, 0) is None
 
 

@@ -15,7 +15,6 @@ from probes.discrimination import (
     PromptFamily,
     candidates,
     distinct_pairs,
-    more_loops,
     prompts_from,
     rival_gaps,
     separations,
@@ -224,19 +223,3 @@ class TestPrompts:
             expected = TD0(3, 1.0, gamma).predict(own)
             torch.testing.assert_close(predict(subject, asked), expected, rtol=0, atol=1e-7)
             torch.testing.assert_close(TD0(3, 1.0, 0.8).predict(asked), expected, rtol=0, atol=1e-7)
-
-
-class TestMoreLoops:
-    C = 0.7 * torch.eye(D, dtype=torch.float64)[None, None]
-
-    def test_a_looped_construction_takes_more_steps(self):
-        deep = more_loops(constructions.td0(self.C, n_layers=2), 3)
-        prompt = ASK(OWN, "test", 4)
-        torch.testing.assert_close(predict(deep, prompt), TD0(6, 0.7, GAMMA).predict(prompt), rtol=0, atol=1e-10)
-        assert (predict(deep, prompt) - TD0(2, 0.7, GAMMA).predict(prompt)).abs().max() > 0.01
-
-    def test_layers_with_weights_of_their_own_cannot_be_repeated(self):
-        separate = constructions.td0(self.C.expand(1, 2, D, D), n_layers=2)
-        assert more_loops(separate, 1).config == separate.config
-        with pytest.raises(ConfigError, match=r"looped is False.*cannot run 2 times; allowed: once"):
-            more_loops(separate, 2)

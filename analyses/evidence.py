@@ -1,0 +1,211 @@
+"""The findings behind a verdict, level by level: what was tested, what every rival predicts, what was seen.
+
+Four levels that are never promoted into one another. The verdict is decided by behaviour alone; the other levels say
+whether layers carry the learner's iterates, whether the weights are its construction, and whether editing its internal
+quantities moves the predictions as it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from algorithms.bank import richer
+from algorithms.fit import disagreement
+from algorithms.learner import Learner
+from analyses.examine import Examination, Round
+from analyses.tables import tidy
+from models.linear import LinearTransformer
+from models.networks import Network
+from probes.behaviour import Interval, median_interval
+from probes.calibration import confidence, shipped
+from probes.causal import run_tests
+from probes.interventions import standard_tests
+from probes.lens import layer_predictions
+from probes.verdict import THRESHOLDS, Finding, Verdict
+from probes.weights import WeightReading
+from tasks.layout import Prompt
+
+LAYER_TASKS = 100
+CAUSAL_TASKS = 60
+# A prediction that misses more of a change than this is not of that change.
+MOST_MISSED = 0.25
+SLOPE, MISSED = "slope of seen on predicted change", "unexplained share of the change"
+
+
+def evidence(
+    model: Network, examination: Examination, weights: WeightReading | None, prompts: Callable[[str, int], Prompt]
+) -> list[Verdict]:
+    """Every member's verdict with its findings and its confidence. prompts(purpose, n): n of the subject's own.
+
+    Without merged weights (`weights` is None) there is nothing to say of layers and weights.
+    """
+    first = examination.rounds[0]
+    layers = _representational(model, first, prompts("inspect/held-out", LAYER_TASKS))
+    moved = _causal(model, first, prompts("inspect/causal", CAUSAL_TASKS))
+    return [
+        replace(
+            verdict,
+            confidence=confidence(verdict, shipped()),
+            findings=(
+                *_behavioural(examination, i),
+                *layers[i],
+                *(_parametric(weights, i) if weights else ()),
+                *moved[i],
+            ),
+        )
+        for i, verdict in enumerate(examination.verdicts)
+    ]
+
+
+def _behavioural(examination: Examination, member: int) -> list[Finding]:
+    """One finding per round: what each rival, fitted on other tasks, leaves unexplained of the predictions."""
+    verdict, subject = examination.verdicts[member], examination.subject
+    findings = []
+    for asked in examination.rounds_of(member):
+        i = asked.members.index(member)
+        seen = {name: median_interval(values[i].numpy()) for name, values in asked.comparison.disagreement.items()}
+        above = richer(subject.n_steps * asked.family.loops, subject.looped)
+        contain = frozenset().union(*(above[name] for name in verdict.learners))
+        excluded = tuple(name for name in seen if name not in verdict.learners and name not in contain)
+        findings.append(
+            Finding("behavioural", f"predictions on {asked.family.name}", "unexplained share", 0.0, seen, excluded)
+        )
+    return findings
+
+
+def _representational(model: Network, first: Round, held_out: Prompt) -> list[list[Finding]]:
+    """Per member: how far every inner layer's read-out is from the rival's iterate of that step, the worst layer."""
+    if model.config.n_layers == 1 or not isinstance(model, LinearTransformer):
+        return [[] for _ in range(model.n_seeds)]
+    read = layer_predictions(model, held_out)[1:-1]  # [layers - 1, seeds, tasks, queries, 1]
+    worst: dict[str, list[Interval]] = {}
+    for name, fit in first.fits.items():
+        iterates = fit.learner(held_out).predictions
+        if len(iterates) != model.config.n_layers + 1:
+            continue
+        gaps = torch.stack([_gap(layer, step, held_out) for layer, step in zip(read, iterates[1:-1], strict=True)])
+        worst[name] = [_worst(gaps[:, i].numpy()) for i in range(model.n_seeds)]
+    findings = []
+    for i in range(model.n_seeds):
+        seen = {name: intervals[i] for name, intervals in worst.items()}
+        excluded = tuple(name for name, interval in seen.items() if interval.low > THRESHOLDS.fits)
+        findings.append(
+            [Finding("representational", "read-outs of the inner layers", "unexplained share", 0.0, seen, excluded)]
+        )
+    return findings
+
+
+def _gap(layer: Tensor, step: Tensor, prompt: Prompt) -> Tensor:
+    return disagreement(layer, step.expand_as(layer), prompt)
+
+
+def _worst(gaps: np.ndarray) -> Interval:
+    """Of [layers, tasks] the layer with the largest median."""
+    intervals = [median_interval(layer) for layer in gaps]
+    return max(intervals, key=lambda interval: -np.inf if np.isnan(interval.value) else interval.value)
+
+
+def _parametric(weights: WeightReading, member: int) -> list[Finding]:
+    """How far the weights are from every construction that the architecture admits: a number, so without interval."""
+    if not weights.constructions:
+        return []
+    seen = {}
+    for name, fit in weights.constructions.items():
+        distance = fit.distance[member].max().item()
+        seen[name] = Interval(distance, distance, distance)
+    nearest = min(seen, key=lambda name: seen[name].value)
+    constants = weights.constructions[nearest].constants
+    read = ", ".join(
+        f"{key} {' '.join(f'{x:.2g}' for x in value[member].tolist())}" for key, value in constants.items()
+    )
+    note = f"nearest: {nearest}" + (f" with {read}" if read else "")
+    return [Finding("parametric", "weights against constructions", "squared distance", 0.0, seen, (), note)]
+
+
+def _causal(model: Network, first: Round, prompt: Prompt) -> list[list[Finding]]:
+    """Per member two findings per test that can be made: the slope, and what the prediction misses of the change.
+
+    What is erased is the TD error of the nearest rival that has one at every layer. The random erasures are its
+    controls and speak against nobody.
+    """
+    learners = {name: fit.learner for name, fit in first.fits.items()}
+    tests = standard_tests(model.config.n_layers, _probed(first, model.config.n_layers, prompt))
+    findings: list[list[Finding]] = [[] for _ in range(model.n_seeds)]
+    for found in run_tests(model, learners, prompt, tests):
+        if found.obstacle:
+            continue
+        for i, mine in enumerate(findings):
+            agreements = {name: agreement for name, agreement in found.rivals.items() if agreement is not None}
+            missed = {name: agreement.interval("unexplained", i) for name, agreement in agreements.items()}
+            slopes = {name: agreement.interval("slope", i) for name, agreement in agreements.items()}
+            excluded = tuple(name for name, interval in missed.items() if interval.low > MOST_MISSED)
+            effect = float(found.effect[i].nanquantile(0.5))
+            note = f"the edit changes the predictions by {effect:.2g} of their mean square"
+            excluded = () if found.test.startswith("random") else excluded
+            mine.append(Finding("causal", found.test, SLOPE, 1.0, slopes, excluded, note))
+            mine.append(Finding("causal", found.test, MISSED, 0.0, missed, excluded))
+    return findings
+
+
+def _probed(first: Round, n_layers: int, prompt: Prompt) -> Learner | None:
+    """The nearest rival (median over members) with a TD error at every layer; None where a network has no inner one."""
+    if n_layers == 1:
+        return None
+    order = sorted(first.fits, key=lambda name: float(first.comparison.disagreement[name].nanquantile(0.5)))
+    few = prompt.select(slice(0, 1))
+    for name in order:
+        td_error = first.fits[name].learner(few).internals.get("td_error")
+        if td_error is not None and len(td_error) == n_layers + 1:
+            return first.fits[name].learner
+    return None
+
+
+def card(report: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """A report as the tables of the evidence card: `answers`, a row per seed, and `findings`, one per rival and test.
+
+    value of an answer is its confidence; threshold of a finding is what a rival may leave unexplained and still fit.
+    """
+    told = report["subject"]
+    subject = f"{architecture(told)}, d = {told['d_features']}, on {report['task']}"
+    answers, findings = [], []
+    for seed, said in enumerate(report["seeds"]):
+        sure = said["confidence"] or {}
+        ends = {"value": sure.get("rate"), "low": sure.get("low"), "high": sure.get("high"), "n": sure.get("n")}
+        names = ", ".join(said["learners"])
+        answers.append({"seed": seed, "learner": names, "outcome": said["outcome"], "note": said["note"], **ends})
+        for finding in said["findings"]:
+            if finding["statistic"] == MISSED:
+                continue  # it fills the markers of the slopes
+            share = finding["level"] == "behavioural"
+            about = {
+                "seed": seed,
+                "target": finding["test"],
+                "metric": finding["statistic"],
+                "level": finding["level"],
+                "expected": finding["expected"],
+                "threshold": THRESHOLDS.fits if share else np.nan,
+            }
+            findings += [
+                {**about, "learner": name, "excluded": name in finding["excluded"], **interval}
+                for name, interval in finding["seen"].items()
+            ]
+    return {name: _table(rows, subject) for name, rows in (("answers", answers), ("findings", findings))}
+
+
+def architecture(subject: Mapping[str, Any]) -> str:
+    """A network in words, from its part of the report: its kind and its depth."""
+    kind = f"{subject['activation']} attention" if "activation" in subject else subject["model"]
+    return f"{kind}, {subject['n_layers']} {'turns of one layer' if subject.get('looped') else 'layers'}"
+
+
+def _table(rows: list[dict[str, Any]], subject: str) -> pd.DataFrame:
+    frame = pd.DataFrame(rows)
+    table = tidy(frame.value.astype(float), {"row": range(len(frame))}, analysis="inspect", subject=subject)
+    return table.drop(columns="row").assign(**{name: frame[name].to_numpy() for name in frame.columns})

@@ -1,0 +1,65 @@
+"""Every kind of network that can be a subject: built from named weights, initialised, read from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from models.config import (
+    MODEL,
+    ConfigError,
+    FlatConfig,
+    LinearTransformerConfig,
+    RecurrentConfig,
+    ValueTransformerConfig,
+    require,
+)
+from models.ensemble import initial_weights as named_initial_weights
+from models.files import read_json
+from models.linear import LinearTransformer, xavier_normal
+from models.recurrent import RecurrentNetwork
+from models.value_transformer import ValueTransformer
+from tasks.streams import normals
+
+Network = LinearTransformer | ValueTransformer | RecurrentNetwork
+NetworkConfig = LinearTransformerConfig | ValueTransformerConfig | RecurrentConfig
+NETWORKS: dict[str, type[Network]] = {
+    MODEL: LinearTransformer,
+    ValueTransformerConfig.MODEL: ValueTransformer,
+    RecurrentConfig.MODEL: RecurrentNetwork,
+}
+
+
+def build(config: NetworkConfig, weights: Mapping[str, Tensor]) -> Network:
+    """The ensemble with these weights, [seeds, ...] by name. Raises ConfigError where they do not fit the config."""
+    match config:
+        case LinearTransformerConfig():
+            return LinearTransformer(config, weights["P"], weights["Q"])
+        case ValueTransformerConfig():
+            return ValueTransformer(config, weights)
+        case RecurrentConfig():
+            return RecurrentNetwork(config, weights)
+
+
+def initial_weights(config: NetworkConfig, seeds: Sequence[int]) -> dict[str, Tensor]:
+    """Weights before training, [seeds, ...] by name; a seed's depend on nothing but the seed."""
+    if isinstance(config, FlatConfig):
+        return named_initial_weights(config, seeds)
+    shape = (2, config.n_weight_layers, len(config.masks), config.width, config.width)
+    return dict(zip("PQ", xavier_normal(config, normals(seeds, "init", 0, *shape)), strict=True))
+
+
+def load(folder: Path) -> Network:
+    """The network in a folder with config.json and model.safetensors, of the kind that "model" in config.json names.
+
+    Raises ConfigError or ArtifactError with one clear line that names the file.
+    """
+    config = read_json(folder / "config.json")
+    name = config.get("model", MODEL) if isinstance(config, dict) else MODEL
+    try:
+        require("model", name, tuple(NETWORKS))
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.json'}: {error}") from error
+    return NETWORKS[name].from_folder(folder)
