@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -175,8 +175,10 @@ def without_bootstrap(learners: Collection[str], gammas: Mapping[str, float], n_
 def tally(verdicts: Sequence[Verdict]) -> Verdict:
     """What all seeds share, else ambiguous with the union of what they name."""
     kinds = Counter((verdict.outcome, verdict.learners) for verdict in verdicts)
+    if len(verdicts) == 1:
+        return verdicts[0]
     if len(kinds) == 1:
-        return replace(verdicts[0], note=verdicts[0].note if len(verdicts) == 1 else "all seeds agree")
+        return Verdict(verdicts[0].outcome, verdicts[0].learners, "all seeds agree")
     seeds = (f"{count} {outcome} {', '.join(learners)}".strip() for (outcome, learners), count in kinds.most_common())
     union = {name for verdict in verdicts for name in verdict.learners}
     return Verdict("ambiguous", _in_order(union), f"the {len(verdicts)} seeds differ: {'; '.join(seeds)}")

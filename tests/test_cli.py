@@ -305,19 +305,20 @@ def test_inspect_of_a_folder_prints_one_json_object(capsys: pytest.CaptureFixtur
     assert main(["inspect", str(tmp_path), "--task", "loop", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert set(keys) <= set(report)
-    assert report["verdict"] == {"outcome": "identified", "learners": ["td0"]}
+    assert report["verdict"]["outcome"] == "identified"
+    assert report["verdict"]["learners"] == ["td0"]
 
 
 def test_inspect_prints_one_json_object(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     report = {"task": "loop", "verdict": {"outcome": "none", "learners": []}}
 
-    def inspect(folder: Path, task: str, *, n_states: int, context_length: int) -> dict[str, object]:
+    def inspect(folder: Path, task: str, *, n_states: int, context_length: int, rivals: str) -> dict[str, object]:
         print("what a library prints goes elsewhere")
-        assert (folder, task, n_states, context_length) == (Path("somewhere"), "loop", 12, 30)
+        assert (folder, task, n_states, context_length, rivals) == (Path("somewhere"), "loop", 12, 30, "linear")
         return report
 
-    module = SimpleNamespace(inspect=inspect, render=lambda report: f"verdict: {report['verdict']['outcome']}")
-    monkeypatch.setattr(learnscope, "import_module", lambda name: module)
+    monkeypatch.setattr("analyses.inspect.inspect", inspect)
+    monkeypatch.setattr("analyses.answer.render", lambda report: f"verdict: {report['verdict']['outcome']}")
     arguments = ["inspect", "somewhere", "--task", "loop", "--n-states", "12"]
     assert main([*arguments, "--json"]) == 0
     captured = capsys.readouterr()

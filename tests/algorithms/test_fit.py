@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from algorithms.bank import LEARNERS, NESTING, RIVALS, build, richer
+from algorithms.bank import LEARNERS, NESTING, RIVALS, build, next_richer, one_function, richer
 from algorithms.fit import (
     _at_bound,
     _linearise,

@@ -13,7 +13,7 @@ import analyses.constructions
 import analyses.context_length
 import figures.constructions
 import figures.context_length
-from algorithms.bank import RIVALS
+from algorithms.bank import LEARNERS as BANK
 from analyses.configs import ANALYSES
 from analyses.tables import read_tables, write_tables
 from figures.save import save_figure
@@ -79,6 +79,6 @@ def test_csv_holds_the_table(tmp_path: Path, out: Path) -> None:
 
 
 def test_every_rival_has_a_look_of_its_own() -> None:
-    assert set(LEARNERS) == set(LABELS) == set(RIVALS)
+    assert set(LEARNERS) == set(LABELS) == set(BANK)
     assert len({look["color"] for look in LEARNERS.values()}) == len(LEARNERS)
     assert len({look["marker"] for look in LEARNERS.values()}) == len(LEARNERS)

@@ -115,6 +115,17 @@ def test_learners_whose_constants_moved_are_found_by_a_refit_once(tmp_path, monk
     assert labelled(moved, "td0", td0(1.6), tmp_path) == first
 
 
+def test_within_the_noise_a_simpler_learner_is_right_too_but_not_strictly(tmp_path):
+    """At a discount of .05 the myopic learner is nearer to TD(0) than noise of half a per cent is."""
+    planted = build("td0", 3, {"step_size": torch.ones(2, 1, 1).double(), "gamma": torch.full((2, 1), 0.05).double()})
+    other = build("lstd", 3, {"gamma": 0.9})
+    noisy = Mixture(planted, other, torch.tensor([0.06, 1e-4], dtype=torch.float64))
+    found = labelled(noisy, "td0", planted, tmp_path)
+    assert found.noise[1] < 1e-5 < 1e-4 < found.noise[0] <= labels.SAME
+    assert ["myopic" in right for right in found.right] == [True, False]
+    assert all("myopic" not in strict for strict in found.strict)
+
+
 def test_what_is_near_no_rival_has_no_right_name(tmp_path, monkeypatch):
     blind = context_blind([0, 1], 4)
     far = labelled(blind, "td0", td0(1.0, 1.0), tmp_path)
@@ -202,7 +213,7 @@ def test_a_second_build_finds_the_same(smoke):
 
 
 def test_unknown_splits_and_sizes_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="did you mean 'held-out'"):
+    with pytest.raises(ConfigError, match="did you mean 'validation'"):
         population("heldout", "smoke", tmp_path)
     with pytest.raises(ConfigError, match="size is 'big'"):
         population("test", "big", tmp_path)
