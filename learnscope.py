@@ -40,7 +40,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "weight_decay": (lambda value: 0 <= value < math.inf, "a finite number of at least 0"),
 }
 
-CORE = ("td-emergence", "td-probe", "constructions", "context-length")
+CORE = ("model-recovery", "causal-tests", "td-emergence", "td-probe", "constructions", "context-length")
 
 HELP = """\
 usage: learnscope COMMAND [options]

@@ -192,7 +192,7 @@ class ModelRecovery:
 
     preset: Preset = "laptop"
     """How many networks: about 40, 340 or 900."""
-    split: Literal["calibration", "validation", "test"] = "test"
+    split: Literal["calibration", "test", "final"] = "final"
     """The population: to develop on, to look at on the way, or to report."""
     fitting_tasks: int = 128
     """Tasks that the rivals' constants are fitted on."""

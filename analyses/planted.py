@@ -33,7 +33,7 @@ from tasks.markov_reward import TaskFamily
 from tasks.streams import uniforms
 
 # To develop on, to look at once on the way, and to report.
-SPLITS = ("calibration", "validation", "test")
+SPLITS = ("calibration", "test", "final")
 LAYOUT = transition_layout(D_FEATURES, discount=GAMMA)
 SOURCE = TaskFamily(d_features=D_FEATURES, gamma=GAMMA)
 DEEPEST = {True: 8, False: 4}  # by looped

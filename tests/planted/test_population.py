@@ -213,7 +213,7 @@ def test_a_second_build_finds_the_same(smoke):
 
 
 def test_unknown_splits_and_sizes_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="did you mean 'validation'"):
-        population("heldout", "smoke", tmp_path)
+    with pytest.raises(ConfigError, match="did you mean 'calibration'"):
+        population("calibrate", "smoke", tmp_path)
     with pytest.raises(ConfigError, match="size is 'big'"):
-        population("test", "big", tmp_path)
+        population("final", "big", tmp_path)

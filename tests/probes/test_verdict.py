@@ -49,7 +49,14 @@ def test_rounding_is_no_improvement():
 def test_a_richer_rival_is_named_where_it_removes_a_quarter():
     levels = {**TD, "td0": 0.01, "td-plus-plus": 0.01, "preconditioned-td": 0.01}
     assert rule({**levels, "td-lambda": 0.70 * 0.01}, gap=0.1).learners == ("td-lambda",)
-    assert rule({**levels, "td-lambda": 0.80 * 0.01}, gap=0.1).learners == ("td0",)
+    assert rule({**levels, "td-lambda": 0.97 * 0.01}, gap=0.1).learners == ("td0",)
+
+
+def test_a_richer_rival_that_removes_less_is_named_beside_the_simpler_one():
+    levels = {**TD, "td0": 0.01, "td-plus-plus": 0.01, "preconditioned-td": 0.01}
+    verdict = rule({**levels, "td-lambda": 0.80 * 0.01}, gap=0.1)
+    assert (verdict.outcome, verdict.learners) == ("ambiguous", ("td0", "td-lambda"))
+    assert "td-lambda explains a little more, beyond chance" in verdict.note
 
 
 def test_a_richer_rival_is_not_named_on_chance():

@@ -1,0 +1,101 @@
+"""Findings level by level: what the construction shows at every one, and what other networks cannot be asked."""
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from algorithms.bank import LEARNERS
+from analyses.answer import render
+from analyses.evidence import MISSED, card
+from analyses.inspect import report
+from figures import evidence_card
+from figures.save import save_figure
+from models import constructions
+from models.config import LinearTransformerConfig, RecurrentConfig, ValueTransformerConfig
+from models.networks import build, initial_weights
+
+D = 3
+FEW: dict[str, Any] = {"fitting_tasks": 30, "held_out_tasks": 30, "context_length": 20}
+ALPHA = 1.2 * torch.eye(D, dtype=torch.float64)[None, None]
+
+
+@pytest.fixture(scope="module")
+def told():
+    return report(constructions.td0(ALPHA, n_layers=3, gamma_eff=0.8), "boyan-chain", **FEW)
+
+
+def by_test(told, level):
+    return {f["test"]: f for f in told["seeds"][0]["findings"] if f["level"] == level and f["statistic"] != MISSED}
+
+
+def test_every_level_speaks_for_the_construction_and_against_a_myopic_learner(told):
+    (read,) = by_test(told, "representational").values()
+    assert read["seen"]["td0"]["value"] < 1e-10
+    assert "average-reward-td" in read["excluded"]
+    assert read["seen"]["myopic"]["low"] > 1e-3
+    assert "lstd" not in read["seen"], "it has no iterates"
+    (weights,) = by_test(told, "parametric").values()
+    assert weights["seen"]["td0"]["value"] < 1e-12 < weights["seen"]["myopic"]["value"]
+    assert "alpha 1.2, gamma 0.8" in weights["note"]
+    causal = by_test(told, "causal")
+    for test in ("bootstrap lesion", "discount × 0.5", "TD-error swap at 1", "erasure at 1", "loops × 2"):
+        assert causal[test]["seen"]["td0"]["value"] == pytest.approx(1, abs=1e-6)
+        assert "td0" not in causal[test]["excluded"]
+    assert {"myopic", "monte-carlo"} <= set(causal["bootstrap lesion"]["excluded"])
+    assert not by_test(told, "causal")["random erasure at 1"]["excluded"], "a control speaks against nobody"
+
+
+def test_confidence_is_that_of_like_answers_on_the_planted_benchmark(told):
+    said = told["verdict"]["confidence"]
+    assert said["low"] > 0.9
+    assert f"such an answer held for {round(said['rate'] * said['n'])} of {said['n']} planted networks" in render(told)
+
+
+def test_the_card_is_drawn_from_its_tables(told, tmp_path):
+    tables = card(json.loads(json.dumps(told)))
+    assert len(tables["answers"]) == 1
+    assert set(tables["findings"]["learner"]) <= set(LEARNERS)
+    assert all(path.exists() for path in save_figure(evidence_card.draw, tables, tmp_path, "card"))
+
+
+def test_several_seeds_share_a_card():
+    network = constructions.td0(ALPHA * torch.tensor([1.0, 0.5]).double()[:, None, None, None], n_layers=2)
+    told = report(network, "boyan-chain", **FEW)
+    tables = card(told)
+    assert len(tables["answers"]) == 2
+    assert "2 of 2 seeds" in evidence_card.draw(tables).get_suptitle()
+    assert told["verdict"]["confidence"] is None
+    assert "evidence" not in render(told)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ValueTransformerConfig(n_layers=2, d_features=D),
+        RecurrentConfig(n_layers=2, d_features=D),
+        LinearTransformerConfig(2, False, D, activation="softmax-over-queries"),
+        LinearTransformerConfig(1, True, D),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_networks_of_every_kind_can_be_inspected(config):
+    weights = {name: 10 * weight for name, weight in initial_weights(config, [0]).items()}
+    told = report(build(config, weights), "boyan-chain", **FEW)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["verdict"]["outcome"] in ("none", "identified")
+    assert "Answer: " in render(told)
+    assert set(card(told)) == {"answers", "findings"}
+
+
+def test_softmax_td_is_asked_for(told):
+    assert "softmax-td" not in told["rivals"]
+    weights = initial_weights(LinearTransformerConfig(2, True, D, activation="softmax"), [0])
+    network = build(LinearTransformerConfig(2, True, D, activation="softmax"), weights)
+    assert "softmax-td" in report(network, "boyan-chain", **FEW, rivals=LEARNERS.keys())["rivals"]
+
+
+def test_cartpole_is_asked_on_its_own_tasks():
+    told = report(constructions.td0(ALPHA, n_layers=2), "cartpole", **FEW)
+    assert told["rivals"]["td0"]["disagreement"] < 1e-10
