@@ -248,6 +248,8 @@ def show_inspection(options: Inspect) -> None:
     from analyses.answer import render
     from analyses.inspect import inspect
 
+    if options.card and options.card.exists() and not options.card.is_dir():
+        raise UsageError(f"--card is the file {options.card}; give a folder")
     sizes = {"n_states": options.n_states, "context_length": options.context_length}
     with redirect_stdout(sys.stderr):
         report = inspect(options.folder, options.task, rivals=options.rivals, **sizes)

@@ -16,7 +16,8 @@ from analyses.evidence import MISSED, architecture
 from probes.verdict import FITS, MOSTLY, without_bootstrap
 
 MOST_SHOWN = 10  # numbers of one constant in the table
-MOST_NEAREST = 3  # rivals named with a finding
+MOST_NEAREST = 3  # rivals told with a finding besides those that the answer names
+ROUNDING = 1e-12  # and below it no digit says anything
 
 
 def render(report: dict[str, Any]) -> str:
@@ -43,14 +44,14 @@ def render(report: dict[str, Any]) -> str:
         value, constants = _number(rival["disagreement"]), _constants(rival["constants"])
         free = rival["n_constants"]
         lines.append(f"{mark} {name:18}{value:>14}  {interval:20}{gap:>24}{free:>6}  {constants}".rstrip())
-    return "\n".join([*lines, "", *_levels(report["seeds"]), *_answer(report)])
+    return "\n".join([*lines, "", *_answer(report), *_levels(report["seeds"])])
 
 
 def _levels(seeds: list[dict[str, Any]]) -> list[str]:
     """Every finding on a network of one seed: the rivals that it speaks for most, and those that it speaks against."""
     if len(seeds) > 1:
-        return []
-    lines = []
+        return ["  The evidence differs by seed: --json lists it, --card draws it."]
+    lines, named = [""], seeds[0]["learners"]
     for level, findings in groupby(seeds[0]["findings"], key=lambda finding: finding["level"]):
         lines.append(f"{level} evidence")
         missed = {}
@@ -59,14 +60,15 @@ def _levels(seeds: list[dict[str, Any]]) -> list[str]:
                 missed[finding["test"]] = finding["seen"]
         for finding in seeds[0]["findings"]:
             if finding["level"] == level and finding["statistic"] != MISSED:
-                lines += _finding(finding, missed.get(finding["test"], finding["seen"]))
-    return [*lines, ""]
+                lines += _finding(finding, missed.get(finding["test"], finding["seen"]), named)
+    return lines
 
 
-def _finding(finding: dict[str, Any], missed: dict[str, dict[str, float | None]]) -> list[str]:
-    """A finding in two lines; the nearest rivals are those that leave the least unexplained."""
+def _finding(finding: dict[str, Any], missed: dict[str, dict[str, float | None]], named: list[str]) -> list[str]:
+    """A finding in two lines: the rivals that the answer names, and those that leave the least unexplained."""
     order = sorted(missed, key=lambda name: _or_infinity(missed[name]["value"]))
-    first = [name for name in order if name not in finding["excluded"]][:MOST_NEAREST] or order[:1]
+    nearest = [name for name in order if name not in finding["excluded"]][:MOST_NEAREST]
+    first = [name for name in order if name in named or name in nearest] or order[:1]
     near = "; ".join(f"{name} {_interval(finding['seen'][name])}" for name in first)
     lines = [f"  {finding['test']}, {finding['statistic']} ({finding['expected']:g} if right): {near}"]
     if finding["excluded"]:
@@ -108,6 +110,8 @@ def _answer(report: dict[str, Any]) -> list[str]:
         diverging = [name for name in rivals if name not in named and rivals[name]["diverged"] > MOSTLY]
         contained = [name for name in compared if name in above and name not in diverging]
         excluded = [name for name in compared if name not in above and name not in diverging]
+        if len(seeds) == 1:  # those that later rounds exclude are listed with them
+            excluded = [name for name in excluded if name in seeds[0]["findings"][0]["excluded"]]
         if verdict["outcome"] == "ambiguous":
             stopped = [name for name in named if best in above_all[name] and rivals[name]["at_bound"]]
             near = [name for name in named if name != best and name not in stopped]
@@ -127,14 +131,26 @@ def _answer(report: dict[str, Any]) -> list[str]:
             lines.append(f"  Richer learners that contain {best} and explain no more: {', '.join(contained)}.")
         if diverging:
             lines.append(f"  Set aside, since they diverge on most of the tasks: {', '.join(diverging)}.")
-    return [*lines, *_asked_again(seeds), *_against(seeds), *_bootstraps(report), *_confidence(verdict)]
+    return [
+        *lines,
+        *_asked_again(seeds),
+        *_against(seeds),
+        *_bootstraps(report),
+        *(_confidence(verdict) if len(seeds) == 1 else []),
+    ]
 
 
 def _against(seeds: list[dict[str, Any]]) -> list[str]:
     """Of several learners that behaviour leaves, how many of the other tests speak against each."""
     if len(seeds) > 1 or seeds[0]["outcome"] != "ambiguous":
         return []
-    tests = [f for f in seeds[0]["findings"] if f["level"] != "behavioural" and f["statistic"] != MISSED]
+    tests = [
+        finding
+        for finding in seeds[0]["findings"]
+        if finding["level"] in ("representational", "causal")
+        and finding["statistic"] != MISSED
+        and not finding["test"].startswith("random")
+    ]
     counts = {}
     for name in seeds[0]["learners"]:
         made = [finding for finding in tests if name in finding["seen"]]
@@ -148,7 +164,7 @@ def _asked_again(seeds: list[dict[str, Any]]) -> list[str]:
     for again in seeds[0]["prompts"][1:] if len(seeds) == 1 else []:
         order = sorted(again["rivals"].items(), key=lambda item: _or_infinity(item[1]["disagreement"]))
         left = ", ".join(f"{name} {_number(rival['disagreement'])}" for name, rival in order)
-        lines.append(f"  Asked on {again['family']['name']}, where these differ most: {left}.")
+        lines.append(f"  Asked on {again['family']['name']}, where these differ, with the same constants: {left}.")
     return lines
 
 
@@ -156,11 +172,11 @@ def _confidence(verdict: dict[str, Any]) -> list[str]:
     """How often such an answer was right on the planted benchmark."""
     said = verdict["confidence"]
     if said is None:
-        return []
+        return ["  Confidence: not counted for such an answer, or for this kind of network, task or prompt."]
     right = round(said["rate"] * said["n"])
     return [
-        f"  Confidence: {said['rate']:.0%} ({said['low']:.0%} to {said['high']:.0%}); "
-        f"such an answer held for {right} of {said['n']} planted networks."
+        f"  Confidence: of {said['n']} planted networks with such an answer (outcome, noise, margin) it was right for "
+        f"{right}: {said['rate']:.0%} ({said['low']:.0%} to {said['high']:.0%})."
     ]
 
 
@@ -204,7 +220,9 @@ def _constants(constants: dict[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.2g}"
+    if value is None or not math.isfinite(value):
+        return "-"
+    return "0" if abs(value) < ROUNDING else f"{value:.2g}"
 
 
 def _median(values: Iterable[float | None]) -> float | None:

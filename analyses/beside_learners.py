@@ -62,8 +62,10 @@ def mean_reward(predictions: Float[Tensor, "seeds tasks queries 1"], prompt: Pro
     weights = prompt.weights / prompt.weights.sum(-1, keepdim=True)
     mean = (weights * predictions[..., 0]).sum(-1)
     reward = transitions(prompt).reward.mean(-1)
-    kept = converges(predictions, prompt) / square_mean(predictions, prompt)
-    multiple = (kept * mean * reward).sum(-1) / (kept * reward.square()).sum(-1)
+    kept = converges(predictions, prompt)
+    scale = torch.where(kept, 1 / square_mean(predictions, prompt), 0.0)
+    mean = torch.where(kept, mean, 0.0)
+    multiple = (scale * mean * reward).sum(-1) / (scale * reward.square()).sum(-1)
     return SoftmaxTD(1, multiple[:, None, None], 0.0, 0.0)
 
 
@@ -82,6 +84,8 @@ def similarity(
 ) -> pd.DataFrame:
     """iws, ss and vd against batch TD with the step size that was learned beside each seed, means over tasks.
 
+    Tasks on which the network diverges are left out.
+
     For the network itself (learner "subject") also skill, r_squared (how nearly its values are linear in the query's
     features) and constant_share. Fitted rivals have iws, vd and skill, which say what those numbers are worth.
     """
@@ -92,7 +96,7 @@ def similarity(
     with torch.no_grad():
         values = predict(network, prompt)
         linear = r_squared(values, least_squares_weights(values, prompt), prompt)
-        constant = constant_share(values, prompt)
+        constant, kept = constant_share(values, prompt), converges(values, prompt)
     similar = sensitivity_similarity(network, reference, prompt)
     own = {"ss": similar, "r_squared": linear, "constant_share": constant}
     tables = [
@@ -101,7 +105,7 @@ def similarity(
     ]
     for name, predictor in {"subject": network, **learners}.items():
         for metric, score in (("iws", implicit_weight_similarity), ("vd", value_difference)):
-            found = score(predictor, reference, prompt).expand(len(seeds), -1)
+            found = torch.where(kept, score(predictor, reference, prompt), torch.nan)
             tables.append(task_means(found.detach().numpy(), axes, learner=name, metric=metric, **labels))
     for name, skill in {"subject": comparison.skill, **comparison.rival_skill}.items():
         tables.append(tidy(skill, axes, learner=name, metric="skill", **labels))
@@ -156,6 +160,6 @@ def describe(name: str, scores: pd.DataFrame, rivals: pd.DataFrame) -> list[str]
 def task_means(
     values: Float[np.ndarray, "*axes tasks"], axes: Mapping[str, Sequence[Any]], **labels: str
 ) -> pd.DataFrame:
-    """Rows of means over tasks with their 95 % intervals."""
-    mean, error = values.mean(-1), 1.96 * stats.sem(values, axis=-1)
+    """Rows of means over tasks, NaN left out, with their 95 % intervals."""
+    mean, error = np.nanmean(values, -1), 1.96 * stats.sem(values, axis=-1, nan_policy="omit")
     return tidy(mean, axes, low=mean - error, high=mean + error, **labels)

@@ -74,4 +74,4 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     lines = ["value estimators by architecture, medians over seeds; rivals fitted to each seed"]
     for architecture in rivals["subject"].unique():
         lines += describe(architecture, scores, rivals)
-    return "\n".join([*lines, f"  A rival fits below {FITS}."])
+    return "\n".join([*lines, f"  A rival that fits would leave less than {FITS}."])

@@ -55,6 +55,6 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
             f"  bootstrapping emerged in {times.notna().sum()} of {len(times)} seeds"
             + (f", median task {times.median():.0f}" if times.notna().any() else ""),
             *describe(ANALYSIS, tables["scores"], tables["rivals"]),
-            f"  A rival fits below {FITS}.",
+            f"  A rival that fits would leave less than {FITS}.",
         ]
     )

@@ -7,6 +7,7 @@ quantities moves the predictions as it says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor
 from algorithms.bank import richer
 from algorithms.fit import disagreement
 from algorithms.learner import Learner
-from analyses.examine import Examination, Round
+from analyses.examine import Examination, Round, decide_round
 from analyses.tables import tidy
 from models.linear import LinearTransformer
 from models.networks import Network
@@ -40,11 +41,17 @@ SLOPE, MISSED = "slope of seen on predicted change", "unexplained share of the c
 
 
 def evidence(
-    model: Network, examination: Examination, weights: WeightReading | None, prompts: Callable[[str, int], Prompt]
+    model: Network,
+    examination: Examination,
+    weights: WeightReading | None,
+    prompts: Callable[[str, int], Prompt],
+    *,
+    counted: bool,
 ) -> list[Verdict]:
     """Every member's verdict with its findings and its confidence. prompts(purpose, n): n of the subject's own.
 
-    Without merged weights (`weights` is None) there is nothing to say of layers and weights.
+    Without merged weights (`weights` is None) there is nothing to say of layers and weights. counted: whether the
+    planted benchmark holds such networks and prompts; no confidence is carried over to others.
     """
     first = examination.rounds[0]
     layers = _representational(model, first, prompts("inspect/held-out", LAYER_TASKS))
@@ -52,7 +59,7 @@ def evidence(
     return [
         replace(
             verdict,
-            confidence=confidence(verdict, shipped()),
+            confidence=confidence(verdict, shipped()) if counted else None,
             findings=(
                 *_behavioural(examination, i),
                 *layers[i],
@@ -66,17 +73,17 @@ def evidence(
 
 def _behavioural(examination: Examination, member: int) -> list[Finding]:
     """One finding per round: what each rival, fitted on other tasks, leaves unexplained of the predictions."""
-    verdict, subject = examination.verdicts[member], examination.subject
-    findings = []
+    subject, findings = examination.subject, []
     for asked in examination.rounds_of(member):
         i = asked.members.index(member)
         seen = {name: median_interval(values[i].numpy()) for name, values in asked.comparison.disagreement.items()}
         above = richer(subject.n_steps * asked.family.loops, subject.looped)
-        contain = frozenset().union(*(above[name] for name in verdict.learners))
-        excluded = tuple(name for name in seen if name not in verdict.learners and name not in contain)
-        findings.append(
-            Finding("behavioural", f"predictions on {asked.family.name}", "unexplained share", 0.0, seen, excluded)
-        )
+        said = decide_round(subject, asked, member, THRESHOLDS)
+        contain = frozenset().union(*(above[name] for name in said.learners))
+        left = seen.keys() if said.outcome == "none" else {*said.learners, *contain}
+        excluded = tuple(name for name in seen if name not in left)
+        test = f"predictions on {asked.family.name}"
+        findings.append(Finding("behavioural", test, "unexplained share", 0.0, seen, excluded, said.note))
     return findings
 
 
@@ -119,7 +126,10 @@ def _parametric(weights: WeightReading, member: int) -> list[Finding]:
     seen = {}
     for name, fit in weights.constructions.items():
         distance = fit.distance[member].max().item()
-        seen[name] = Interval(distance, distance, distance)
+        if not math.isnan(distance):
+            seen[name] = Interval(distance, distance, distance)
+    if not seen:
+        return []
     nearest = min(seen, key=lambda name: seen[name].value)
     constants = weights.constructions[nearest].constants
     read = ", ".join(
@@ -193,7 +203,12 @@ def card(report: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
                 "threshold": THRESHOLDS.fits if share else np.nan,
             }
             findings += [
-                {**about, "learner": name, "excluded": name in finding["excluded"], **interval}
+                {
+                    **about,
+                    "learner": name,
+                    "excluded": name in finding["excluded"] or (share and (interval["low"] or 0) > THRESHOLDS.fits),
+                    **interval,
+                }
                 for name, interval in finding["seen"].items()
             ]
     return {name: _table(rows, subject) for name, rows in (("answers", answers), ("findings", findings))}
@@ -202,6 +217,8 @@ def card(report: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
 def architecture(subject: Mapping[str, Any]) -> str:
     """A network in words, from its part of the report: its kind and its depth."""
     kind = f"{subject['activation']} attention" if "activation" in subject else subject["model"]
+    if subject["n_layers"] == 1:
+        return f"{kind}, 1 layer"
     return f"{kind}, {subject['n_layers']} {'turns of one layer' if subject.get('looped') else 'layers'}"
 
 

@@ -19,7 +19,7 @@ from algorithms.bank import RIVALS, build, richer
 from algorithms.fit import Fit, fit_bank
 from probes.behaviour import Comparison, Predictor, Subject, compare, predict
 from probes.discrimination import PromptFamily, Prompts, Separation, separations
-from probes.verdict import THRESHOLDS, Thresholds, Verdict, decide
+from probes.verdict import MOSTLY, THRESHOLDS, Thresholds, Verdict, decide
 from tasks.layout import Prompt
 
 FITTING_TASKS, HELD_OUT_TASKS = 128, 200
@@ -95,10 +95,12 @@ def resolve(
 ) -> Examination:
     """What a first round says of every member and, where that is ambiguous, what further ones do.
 
-    Members that come out with the same rivals share a search, made with the constants of the first of them.
+    Members that come out with the same rivals share a search, made with the constants of the first of them. A member
+    that none of its rivals fits where they differ stays ambiguous: other prompts on which one of them does fit would
+    not make that undone.
     """
     verdicts = [decide_round(subject, first, member, thresholds) for member in first.members]
-    rounds, searches = [first], []
+    rounds, searches, closed = [first], [], set[int]()
     for learners in sorted({verdict.learners for verdict in verdicts if verdict.outcome == "ambiguous"}):
         members = [i for i, verdict in enumerate(verdicts) if verdict.learners == learners]
         fitted = {name: _of_members(first.fits[name], name, members[:1], subject.n_steps).learner for name in learners}
@@ -106,15 +108,16 @@ def resolve(
         searches.append(tuple(search))
         nearest = min(learners, key=lambda name: _left_over(first, name, members[0]))
         for family in _worth_asking(search, first.family, nearest, subject)[:MOST_ROUNDS]:
-            open_members = tuple(i for i in members if verdicts[i].outcome == "ambiguous")
+            open_members = tuple(i for i in members if verdicts[i].outcome == "ambiguous" and i not in closed)
             if not open_members:
                 break
             asked = ask_again(subject, first, family, prompts, open_members, learners, held_out_tasks)
             rounds.append(asked)
             for i in open_members:
-                verdicts[i] = narrow(
-                    verdicts[i], decide_round(subject, asked, i, thresholds, verdicts[i].learners), family
-                )
+                said = decide_round(subject, asked, i, thresholds, verdicts[i].learners)
+                verdicts[i] = narrow(verdicts[i], said, family)
+                if said.outcome == "none" and asked.comparison.diverged[asked.members.index(i)] <= MOSTLY:
+                    closed.add(i)
     return Examination(subject, tuple(rounds), tuple(searches), tuple(verdicts))
 
 
@@ -156,10 +159,8 @@ def ask_again(
 
 def narrow(before: Verdict, after: Verdict, family: PromptFamily) -> Verdict:
     """What two rounds say together: the later one where it names any of the rivals left, else the earlier one."""
-    if after.outcome == "none":
-        note = f"{before.note}; on {family.name}, which would tell them apart, none of them fits"
-        return replace(before, note=note)
-    return replace(after, note=f"on {family.name}: {after.note}")
+    note = f"{before.note}; on {family.name}, where they differ, {after.note}"
+    return replace(before if after.outcome == "none" else after, note=note)
 
 
 @dataclass(frozen=True)

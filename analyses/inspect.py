@@ -28,6 +28,8 @@ from probes.discrimination import PromptFamily, Prompts, candidates, prompts_fro
 from probes.verdict import Finding, Verdict, tally
 from probes.weights import read_weights
 
+# Task, states, transitions and features of the planted benchmark: what its confidence holds for.
+PLANTED = ("boyan-chain", 10, 30, 4)
 BANKS = {"linear": RIVALS.keys(), "all": LEARNERS.keys()}
 
 
@@ -78,7 +80,10 @@ def report(
         rivals=rivals,
     )
     own = examination.rounds[0]
-    verdicts = evidence(model, examination, weights, partial(prompts, families[0]))
+    linear = isinstance(model, LinearTransformer) and model.config.activation == "linear"
+    as_planted = (task, own.family.n_states, context_length, model.layout.d_features) == PLANTED
+    counted = linear and as_planted and set(rivals) == RIVALS.keys()
+    verdicts = evidence(model, examination, weights, partial(prompts, families[0]), counted=counted)
     comparison = own.comparison
     plain = {
         "subject": {
@@ -87,7 +92,7 @@ def report(
             "diverged": comparison.diverged.tolist(),
             "skill": comparison.skill.tolist(),
             "prompts": {
-                "n_states": own.family.n_states,
+                "n_states": len(prompts(own.family, "inspect/held-out", 1).queries),
                 "context_length": own.family.context_length,
                 "held_out_tasks": held_out_tasks,
             },

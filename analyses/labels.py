@@ -8,8 +8,8 @@ median over reference tasks. An *exact* network runs its learner, and whatever i
    constants; then, if none of them leaves <= SAME, all other rivals are fitted too. Those that leave <= SAME are right.
 3. If even the best of all rivals leaves more than OTHER, no learner is right: the answer is `none`.
 4. In between the member is *borderline*: the planted learner, those that contain it, and `none` all count as right.
-5. Where some name is right, so is a simpler learner that the planted one contains, if it leaves of the planted learner
-   itself no more than the noise and <= SAME: the network is then farther from either than they are from each other.
+5. Under rule 1 a simpler learner that the planted one contains is right too, if it leaves of the planted learner itself
+   no more than the noise: the weights were then moved farther than from the one learner to the other.
 
 A subject that diverges on most tasks has no right name. What a refitted rival leaves is measured on reference tasks of
 its own, as a median; no task of an inspection is a reference task, since the streams differ.
@@ -105,7 +105,7 @@ def label(
     strict = tuple(frozenset() if gone else names for names, gone in zip(right, diverged.tolist(), strict=True))
     for name, left in _simpler(planted, learner, prompts, n_steps, looped, folder).items():
         for member, (gap, x) in enumerate(zip(left, noise, strict=True)):
-            if right[member] and not exact[member] and gap <= min(float(x), SAME):
+            if not exact[member] and gap <= x <= SAME:
                 right[member] |= {name}
     for member in torch.nonzero(diverged)[:, 0].tolist():
         right[member] = frozenset()

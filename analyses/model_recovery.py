@@ -10,7 +10,6 @@ An identification is wrong where it names a learner that is not right. Intervals
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -20,10 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Int
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from tqdm import tqdm
 
-from algorithms.bank import RIVALS
+from algorithms.bank import RIVALS, richer
 from algorithms.fit import fit_bank
 from analyses.configs import ModelRecovery
 from analyses.examine import Round, ask, decide_round, resolve
@@ -44,7 +43,7 @@ TASK, N_STATES, CONTEXT_LENGTH = "boyan-chain", 10, 30
 GRID = tuple(Thresholds(fits=fits, margin=margin) for fits, margin in product((FITS, 0.01, 0.03), (MARGIN, 8.0)))
 SEPARABLE = 2.0  # times the margin that the rule asks for
 N_RESAMPLES = 10_000
-JUDGEMENTS = ("right", "wrong", "missed", "ambiguous")
+WISHED = ("separable identified",)  # rates whose lower end is the bound
 
 
 @dataclass(frozen=True)
@@ -64,12 +63,14 @@ def run(config: ModelRecovery) -> dict[str, pd.DataFrame]:
     jobs = [(p, first, chosen[p.kind], config) for p, first in zip(planted, firsts, strict=True)]
     verdicts = list(_in_parallel(_resolved, jobs, "asking again"))
     networks = _networks(planted, firsts, verdicts)
-    counts = calibration.count([v for each in verdicts for v in each], list(networks.holds))
+    answers = [verdict for each in verdicts for verdict in each]
+    sure = ~networks.borderline.to_numpy(dtype=bool)
+    counts = calibration.count([v for v, kept in zip(answers, sure, strict=True) if kept], networks.holds[sure])
     return {
         "networks": networks,
         "confusion": _confusion(networks),
         "rates": _rates(networks),
-        "confidence": _confidence(networks, [v for each in verdicts for v in each]),
+        "confidence": _confidence(networks, answers),
         "calibration": tidy(counts.right / counts.n, {"cell": range(len(counts))}, analysis="model-recovery").assign(
             **{name: counts[name].to_numpy() for name in calibration.COLUMNS}
         ),
@@ -131,7 +132,10 @@ def _first(planted: Planted, config: ModelRecovery) -> First:
 
 @torch.no_grad()
 def _gap(planted: Planted, prompts: Prompts, own: PromptFamily, config: ModelRecovery) -> tuple[float, ...]:
-    """What the best rival that is not right, fitted to the planted *learner*, leaves of it; NaN where there is none."""
+    """What the best rival that is not right, fitted to the planted *learner*, leaves of it; NaN where there is none.
+
+    Learners that contain a right one leave nothing of it, and are no rivals.
+    """
     if planted.learner is None:
         return (float("nan"),) * len(planted.right)
     sizes = (config.fitting_tasks // 2, config.held_out_tasks // 2)
@@ -139,9 +143,11 @@ def _gap(planted: Planted, prompts: Prompts, own: PromptFamily, config: ModelRec
     truth = planted.learner.predict(checking)
     fits = fit_bank(planted.learner.predict(fitting), fitting, n_steps=planted.n_steps, shared=planted.looped)
     left = {name: median_disagreement(truth, fit.learner.predict(checking), checking) for name, fit in fits.items()}
+    above = richer(planted.n_steps, planted.looped)
+    near = [right.union(*(above[name] for name in right)) for right in planted.right]
     return tuple(
-        min(values[i].item() for name, values in left.items() if name not in right)
-        for i, right in enumerate(planted.right)
+        min((values[i].item() for name, values in left.items() if name not in names), default=float("nan"))
+        for i, names in enumerate(near)
     )
 
 
@@ -152,7 +158,7 @@ def _resolved(planted: Planted, first: First, thresholds: Thresholds, config: Mo
 
 
 def _in_parallel(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], title: str) -> Iterable[Any]:
-    results = Parallel(os.cpu_count(), return_as="generator", batch_size=1)(delayed(function)(*job) for job in jobs)
+    results = Parallel(cpu_count(), return_as="generator", batch_size=1)(delayed(function)(*job) for job in jobs)
     return tqdm(results, total=len(jobs), unit="ensemble", desc=title, disable=None)
 
 
@@ -210,37 +216,45 @@ def _confusion(networks: pd.DataFrame) -> pd.DataFrame:
 
 def _rates(networks: pd.DataFrame) -> pd.DataFrame:
     """The rates that the benchmark is about; `clustered` is the upper end of a bootstrap that resamples kinds."""
-    decoys, separable = networks[networks.right == "none"], networks[networks.separable]
+    decoys, separable = networks[networks.target == "decoy"], networks[networks.separable]
     shares: dict[str, tuple[pd.DataFrame, pd.Series]] = {
         "wrong": (networks, networks.judged == "wrong"),
         "wrong by the strict rules": (networks, networks.strictly == "wrong"),
         "ambiguous": (networks, networks.judged == "ambiguous"),
         "missed": (networks, networks.judged == "missed"),
+        "borderline": (networks, networks.borderline.astype(bool)),
         "separable identified": (separable, (separable.outcome == "identified") & (separable.judged == "right")),
-        "decoys given a name": (decoys, decoys.outcome == "identified"),
+        "decoys given a name": (decoys, decoys.outcome != "none"),
     }
     rows = []
     for name, (group, hit) in shares.items():
         share = calibration.exact_share(int(hit.sum()), len(group))
-        rows.append({"target": name, "n": len(group), **_ends(share), "clustered": _clustered(group.subject, hit)})
+        bound = _clustered(group.subject, hit, 0.025 if name in WISHED else 0.975)
+        rows.append({"target": name, "n": len(group), **_ends(share), "clustered": bound})
     return _tidied(rows, "rate")
 
 
-def _clustered(kinds: pd.Series, hit: pd.Series) -> float:
-    """The 97.5 % point of the rate when kinds are drawn anew, all networks of a drawn kind with it."""
+def _clustered(kinds: pd.Series, hit: pd.Series, quantile: float = 0.975) -> float:
+    """A quantile of the rate when kinds are drawn anew, all networks of a drawn kind with it.
+
+    Where nothing was hit there is nothing to draw: then the exact upper bound on the share of kinds that have hits.
+    """
+    if not hit.any():
+        none = calibration.exact_share(0, kinds.nunique())
+        return float("nan") if none is None else none.high
     totals = hit.astype(float).groupby(kinds.to_numpy()).agg(["sum", "count"]).to_numpy()
     draws = np.random.default_rng(0).integers(len(totals), size=(N_RESAMPLES, len(totals)))
     sums = totals[draws].sum(1)
-    return float(np.quantile(sums[:, 0] / sums[:, 1], 0.975))
+    return float(np.quantile(sums[:, 0] / sums[:, 1], quantile))
 
 
 def _confidence(networks: pd.DataFrame, verdicts: Sequence[Verdict]) -> pd.DataFrame:
     """Reported confidence, from all other kinds, against how often such answers held, in classes of confidence."""
     reported = np.full(len(verdicts), np.nan)
     for kind in networks.subject.unique():
-        others = (networks.subject != kind).to_numpy()
+        others = ((networks.subject != kind) & ~networks.borderline).to_numpy(dtype=bool)
         counts = calibration.count([v for v, o in zip(verdicts, others, strict=True) if o], networks.holds[others])
-        for i in np.flatnonzero(~others).tolist():
+        for i in np.flatnonzero((networks.subject == kind) & ~networks.borderline).tolist():
             said = calibration.confidence(verdicts[i], counts)
             reported[i] = np.nan if said is None else said.rate
     classes = pd.cut(reported, [0, 0.5, 0.8, 0.9, 0.99, 1], include_lowest=True)
@@ -285,7 +299,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     for row in tables["rates"].itertuples():
         lines.append(
             f"  {row.target:22}{row.value:7.1%}  ({row.low:.1%} to {row.high:.1%} of {row.n};"
-            f" resampling kinds, up to {row.clustered:.1%})"
+            f" by kinds {'at least' if row.target in WISHED else 'at most'} {row.clustered:.1%})"
         )
     for row in select(networks, judged="wrong").itertuples():
         lines.append(f"  wrong: {row.subject}, {row.target}, {row.layer} layers: called {row.learner}, is {row.right}")

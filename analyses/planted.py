@@ -32,8 +32,8 @@ from tasks.layout import Prompt, TokenLayout, transition_layout
 from tasks.markov_reward import TaskFamily
 from tasks.streams import uniforms
 
-# To develop on, to look at once on the way, and to report.
-SPLITS = ("calibration", "test", "final")
+# One to develop on, three that were looked at on the way, and the one to report. An index is part of a training seed.
+SPLITS = ("calibration", "held-out", "test", "final", "report")
 LAYOUT = transition_layout(D_FEATURES, discount=GAMMA)
 SOURCE = TaskFamily(d_features=D_FEATURES, gamma=GAMMA)
 DEEPEST = {True: 8, False: 4}  # by looped

@@ -91,4 +91,4 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     lines.append(f"  published RNN: {PUBLISHED[1]:.2f} -> {PUBLISHED[99]:.2f} (scale of the rewards not known)")
     for name in ("rnn", "attention"):
         lines += describe(name, tables["scores"], tables["rivals"])
-    return "\n".join([*lines, f"  A rival fits below {FITS}."])
+    return "\n".join([*lines, f"  A rival that fits would leave less than {FITS}."])

@@ -63,7 +63,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     missed.set(
         xscale="log",
         xlim=(LOWEST, 30),
-        title="Share that TD(0) leaves unexplained (of its own construction: off the axis)",
+        title="Share that TD(0) leaves unexplained (its own: off the axis)",
     )
     missed.legend(loc="upper center", bbox_to_anchor=(0.4, -0.1), ncols=3)
     _profile(chains, select(profiles, metric="stitching"))

@@ -87,7 +87,7 @@ class Verdict:
     """An outcome, the learners that it names, and why, in a sentence.
 
     noise: what the nearest rival leaves unexplained. margin: how many times as far the nearest rival that is not named
-    lies from the named one (infinite where every rival is named; NaN for `none`). findings: evidence, level by level.
+    lies from the named one (NaN where none is excluded, and for `none`). findings: evidence, level by level.
     """
 
     outcome: Outcome
@@ -148,7 +148,7 @@ def decide(
         if not distance[best][other] >= thresholds.margin * noise
         or not median_interval(tasks[other] - tasks[best]).low > 0  # NaN where they share no task
     }
-    margin = min((distance[best][other] / noise for other in rivals if other not in inseparable), default=np.inf)
+    margin = min((distance[best][other] / noise for other in rivals if other not in inseparable), default=np.nan)
     stopped = {
         simpler
         for simpler in set(bounded) & tasks.keys() - group

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from algorithms.temporal_difference import LSTD, TD0
-from analyses.examine import ask, ask_again, examine, narrow
+from analyses.examine import ask, ask_again, decide_round, examine, narrow
 from models import constructions
 from probes.behaviour import Subject, predict
 from probes.discrimination import PromptFamily, candidates, prompts_from
@@ -83,10 +83,24 @@ def test_a_later_round_decides_only_where_something_fits():
     before = Verdict("ambiguous", ("td0", "lstd"), "too close", noise=0.01, margin=5.0)
     silent = narrow(before, Verdict("none", (), "no rival fits", noise=0.5), family)
     assert (silent.outcome, silent.learners, silent.noise) == ("ambiguous", ("td0", "lstd"), 0.01)
-    assert "on 40 states, which would tell them apart, none of them fits" in silent.note
+    assert silent.note == "too close; on 40 states, where they differ, no rival fits"
     told = narrow(before, Verdict("identified", ("lstd",), "lstd leaves 0.001", noise=0.001, margin=50.0), family)
     assert (told.outcome, told.learners, told.noise) == ("identified", ("lstd",), 0.001)
-    assert told.note.startswith("on 40 states: ")
+    assert told.note == "too close; on 40 states, where they differ, lstd leaves 0.001"
+
+
+def test_where_none_of_the_rivals_fits_no_further_prompts_are_tried():
+    """TD(0) beside a share of LSTD is far from both where they differ: one round says so, and it stays ambiguous."""
+    found = examine(
+        subject(Between(0.3), looped=False),
+        [family for family in FAMILIES if family.loops == 1],
+        PROMPTS,
+        fitting_tasks=30,
+        held_out_tasks=40,
+        thresholds=Thresholds(fits=1e-3, margin=200.0),
+    )
+    outcomes = [decide_round(found.subject, asked, 0, Thresholds(fits=1e-3)).outcome for asked in found.rounds]
+    assert outcomes[1:-1].count("none") == 0
 
 
 def test_only_looped_networks_run_deeper():

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.model_recovery import GRID, JUDGEMENTS, _clustered, answer, choose, judge
+from analyses.model_recovery import GRID, _clustered, answer, choose, judge
 from probes.verdict import THRESHOLDS, Verdict
 
 TD = frozenset({"td0", "td-lambda"})
@@ -27,7 +27,6 @@ TD = frozenset({"td0", "td-lambda"})
 )
 def test_judgements(outcome, learners, right, borderline, judged):
     assert judge(Verdict(outcome, learners, ""), right, borderline) == judged
-    assert judged in JUDGEMENTS
 
 
 def test_thresholds_are_chosen_on_the_other_kinds():
@@ -49,7 +48,13 @@ def test_whole_kinds_are_resampled():
     assert _clustered(kinds, hit) >= 0.5
     spread = pd.Series(np.tile([True, False, False, False, False], 20))
     assert _clustered(kinds, spread) == pytest.approx(0.2)
-    assert _clustered(kinds, pd.Series(np.zeros(100, dtype=bool))) == 0
+    assert _clustered(kinds, spread, 0.025) == pytest.approx(0.2)
+
+
+def test_no_hit_at_all_is_bounded_by_the_number_of_kinds():
+    """None of four kinds: (1 - p)^4 = .025."""
+    kinds = pd.Series(np.repeat(list("abcd"), 25))
+    assert _clustered(kinds, pd.Series(np.zeros(100, dtype=bool))) == pytest.approx(1 - 0.025**0.25)
 
 
 def test_an_answer_is_one_column():

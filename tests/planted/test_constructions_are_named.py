@@ -137,7 +137,7 @@ def test_the_report(tmp_path):
     assert told["rival_distances"]["td0"]["myopic"] > 0.01
     first = told["seeds"][0]
     assert first["outcome"] == "identified"
-    assert first["confidence"]["rate"] > 0.9
+    assert first["confidence"] is None, "the planted benchmark has Boyan chains alone"
     assert [asked["family"]["name"] for asked in first["prompts"]] == ["own prompts"]
     levels = [finding["level"] for finding in first["findings"]]
     assert sorted(set(levels), key=levels.index) == ["behavioural", "representational", "parametric", "causal"]

@@ -216,4 +216,4 @@ def test_unknown_splits_and_sizes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'calibration'"):
         population("calibrate", "smoke", tmp_path)
     with pytest.raises(ConfigError, match="size is 'big'"):
-        population("final", "big", tmp_path)
+        population("report", "big", tmp_path)
