@@ -34,14 +34,14 @@ from models.linear import LinearTransformer
 from probes import calibration
 from probes.behaviour import Subject
 from probes.discrimination import PromptFamily, Prompts, candidates, prompts_from
-from probes.verdict import FITS, FLOOR, MARGIN, THRESHOLDS, Thresholds, Verdict
+from probes.verdict import FITS, FLOOR, MARGIN, Thresholds, Verdict
 from probes.weights import read_weights
 
 TASK, N_STATES, CONTEXT_LENGTH = "boyan-chain", 10, 30
 # The defaults come first: of thresholds that do equally well, the earliest are taken. A margin below 4 would no longer
 # say that the subject is nearer to the named learner, and what a richer learner has to remove is not calibrated.
 GRID = tuple(Thresholds(fits=fits, margin=margin) for fits, margin in product((FITS, 0.01, 0.03), (MARGIN, 8.0)))
-SEPARABLE = 2.0  # times the margin that the rule asks for
+SEPARABLE = 8.0  # times the noise
 N_RESAMPLES = 10_000
 WISHED = ("separable identified",)  # rates whose lower end is the bound
 
@@ -170,7 +170,7 @@ def _networks(
     for p, first, found in zip(planted, firsts, verdicts, strict=True):
         for i, verdict in enumerate(found):
             judged, known = judge(verdict, p.right[i], p.borderline[i]), bool(p.right[i]) and not p.borderline[i]
-            far = first.gap[i] >= SEPARABLE * THRESHOLDS.margin * max(p.noise[i], FLOOR)
+            far = first.gap[i] >= SEPARABLE * max(p.noise[i], FLOOR)
             rows.append(
                 {
                     "subject": p.kind,
