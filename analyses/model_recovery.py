@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ from models.linear import LinearTransformer
 from probes import calibration
 from probes.behaviour import Subject
 from probes.discrimination import PromptFamily, Prompts, candidates, prompts_from
-from probes.verdict import FITS, FLOOR, MARGIN, Thresholds, Verdict
+from probes.verdict import FITS, FLOOR, MARGIN, THRESHOLDS, Thresholds, Verdict
 from probes.weights import read_weights
 
 TASK, N_STATES, CONTEXT_LENGTH = "boyan-chain", 10, 30
@@ -55,22 +55,30 @@ class First:
 
 
 def run(config: ModelRecovery) -> dict[str, pd.DataFrame]:
-    """`networks`: a row each; `confusion`: answers by kind; `rates`; `calibration`: counts by cell; `thresholds`."""
+    """`networks`: a row each; `confusion`: answers by kind; `rates`; `confidence`; `thresholds`.
+
+    All of these under the thresholds that were chosen without the kind. `shipped`: rates at the rule's own thresholds;
+    `calibration`: what `probes/calibration.csv` keeps, the counts by cell of those answers.
+    """
     planted = population(config.split, config.preset, config.out / "planted")
     firsts = list(_in_parallel(_first, [(p, config) for p in planted], "asking"))
     kinds, score = [p.kind for p in planted], scores(planted, firsts)
     chosen = {kind: choose(score, kinds, without=kind) for kind in dict.fromkeys(kinds)}
-    jobs = [(p, first, chosen[p.kind], config) for p, first in zip(planted, firsts, strict=True)]
-    verdicts = list(_in_parallel(_resolved, jobs, "asking again"))
-    networks = _networks(planted, firsts, verdicts)
-    answers = [verdict for each in verdicts for verdict in each]
-    sure = ~networks.borderline.to_numpy(dtype=bool)
-    counts = calibration.count([v for v, kept in zip(answers, sure, strict=True) if kept], networks.holds[sure])
+    pairs = list(zip(planted, firsts, strict=True))
+    left_out, shipped = (
+        list(_in_parallel(_resolved, [(p, first, rule(p), config) for p, first in pairs], f"asking again, {title}"))
+        for title, rule in (("kind left out", lambda p: chosen[p.kind]), ("as shipped", lambda _: THRESHOLDS))
+    )
+    networks, as_shipped = (_networks(planted, firsts, verdicts) for verdicts in (left_out, shipped))
+    sure = ~as_shipped.borderline.to_numpy(dtype=bool)
+    kept = [verdict for verdict, known in zip(chain.from_iterable(shipped), sure, strict=True) if known]
+    counts = calibration.count(kept, as_shipped.holds[sure])
     return {
         "networks": networks,
         "confusion": _confusion(networks),
         "rates": _rates(networks),
-        "confidence": _confidence(networks, answers),
+        "shipped": _rates(as_shipped),
+        "confidence": _confidence(networks, list(chain.from_iterable(left_out))),
         "calibration": tidy(counts.right / counts.n, {"cell": range(len(counts))}, analysis="model-recovery").assign(
             **{name: counts[name].to_numpy() for name in calibration.COLUMNS}
         ),
@@ -301,6 +309,9 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
             f"  {row.target:22}{row.value:7.1%}  ({row.low:.1%} to {row.high:.1%} of {row.n};"
             f" by kinds {'at least' if row.target in WISHED else 'at most'} {row.clustered:.1%})"
         )
+    shipped = tables["shipped"].set_index("target").value
+    said = ", ".join(f"{name} {shipped[name]:.1%}" for name in ("wrong", "ambiguous", "separable identified"))
+    lines.append(f"  at the shipped thresholds: {said}")
     for row in select(networks, judged="wrong").itertuples():
         lines.append(f"  wrong: {row.subject}, {row.target}, {row.layer} layers: called {row.learner}, is {row.right}")
     unsure = networks[networks.separable & (networks.judged != "right")]
