@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
@@ -137,7 +138,7 @@ class LinearTransformerConfig:
 
 
 @dataclass(frozen=True)
-class FlatConfig:
+class FlatConfig(ABC):
     """A network whose config.json holds one number or truth value per field; tokens are the discounted ones."""
 
     MODEL: ClassVar[str]
@@ -157,14 +158,16 @@ class FlatConfig:
         return 2 * self.d_features + 1
 
     @property
+    @abstractmethod
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of every weight by name, without the seed axis in front."""
-        raise NotImplementedError
+        ...
 
     @property
+    @abstractmethod
     def gain(self) -> float:
         """Of the Xavier normal initialisation."""
-        raise NotImplementedError
+        ...
 
     def to_json(self) -> dict[str, Any]:
         return {"model": self.MODEL, **asdict(self)}
