@@ -42,6 +42,7 @@ def _context(axes: Axes, rows: pd.DataFrame) -> None:
         means = mine.groupby("context_length")["value"].mean()
         axes.plot(means.index, means, **look)
     axes.set(title="Error of the values", xlabel="context length n (transitions)", ylabel="mean squared value error")
+    axes.set_yscale("log")  # one transition can be far off, and what follows would be a line on the floor
     axes.legend()
 
 
