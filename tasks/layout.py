@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Inexact, Int
 from torch import Tensor
 
 
@@ -35,6 +37,11 @@ class TokenLayout:
     def d_features(self) -> int:
         return dict(self.blocks)["features"]
 
+    @property
+    def target(self) -> str:
+        """The name of the block that is learnt from: rewards, labels, or the states themselves."""
+        return next(name for name in ("label", "reward", "features") if name in self)
+
     def __contains__(self, name: str) -> bool:
         return name in self.slices
 
@@ -59,6 +66,17 @@ def transition_layout(d_features: int, *, discount: float, memory: bool = False)
     return TokenLayout((*blocks, ("memory", 1)) if memory else tuple(blocks), discount)
 
 
+def labelled_layout(d_features: int) -> TokenLayout:
+    """Token (x, y) of in-context regression; a query holds y = 0 (section 2 of arXiv 2306.00297)."""
+    return TokenLayout((("features", d_features), ("label", 1)))
+
+
+def state_layout(d_features: int, *, augmented: bool) -> TokenLayout:
+    """Token s_t of in-context autoregression, or augmented (0, s_t, s_{t-1}) (arXiv 2402.05787)."""
+    blocks = (("output", d_features), ("features", d_features), ("previous", d_features))
+    return TokenLayout(blocks if augmented else blocks[1:2])
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A batch of prompts: context tokens, query tokens and the answers a perfect predictor would give.
@@ -67,14 +85,18 @@ class Prompt:
     seed, or size 1 where all seeds read the same prompts. `queries` holds the positions of the query tokens, which
     attention never uses as keys; `weights` says how much each query counts (the stationary distribution, say).
     `task` numbers the tasks: whatever is split or bootstrapped is split by it.
+
+    A causal prompt is a sequence whose every prefix is asked for what comes next: all tokens are queries, and each is
+    context for itself and for those after it. Its tokens and answers may be complex.
     """
 
-    tokens: Float[Tensor, "*batch tokens width"]
+    tokens: Inexact[Tensor, "*batch tokens width"]
     layout: TokenLayout
     queries: Int[Tensor, " queries"]
-    answers: Float[Tensor, "*batch queries out"]
+    answers: Inexact[Tensor, "*batch queries out"]
     task: Int[Tensor, "*batch"]
     weights: Float[Tensor, "*batch queries"]
+    causal: bool = False
 
     def __post_init__(self) -> None:
         if self.tokens.shape[-1] != self.layout.width:
@@ -85,9 +107,9 @@ class Prompt:
 
     @cached_property
     def is_context(self) -> Tensor:
-        """[tokens] true where a token is context, false where it is a query."""
+        """[tokens] true where a token is context, false where it is a query alone."""
         context = torch.ones(self.tokens.shape[-2], dtype=torch.bool, device=self.tokens.device)
-        return context.index_fill(0, self.queries, False)
+        return context if self.causal else context.index_fill(0, self.queries, False)
 
     @cached_property
     def context(self) -> Tensor:
@@ -124,5 +146,20 @@ class Prompt:
         )
 
     def to(self, dtype: torch.dtype) -> Prompt:
-        tokens, answers, weights = (x.to(dtype) for x in (self.tokens, self.answers, self.weights))
-        return replace(self, tokens=tokens, answers=answers, weights=weights)
+        """The same prompt at another precision (a real type; complex tokens stay complex)."""
+
+        def cast(x: Tensor) -> Tensor:
+            return x.to(dtype.to_complex() if x.is_complex() else dtype)
+
+        return replace(self, tokens=cast(self.tokens), answers=cast(self.answers), weights=self.weights.to(dtype))
+
+
+@runtime_checkable
+class PromptSource(Protocol):
+    """A distribution over tasks, each asked as one prompt."""
+
+    def fresh_prompt(
+        self, seeds: Sequence[int], purpose: str, index: int, n: int, context_length: int, layout: TokenLayout
+    ) -> Prompt:
+        """A context of each of n tasks per seed, batch axes (seeds, n)."""
+        ...
