@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from math import prod
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Inexact, Int
 from torch import Tensor
 
-from algorithms.bank import LEARNERS, NEUTRAL, NONLINEAR, RIVALS, build, next_richer
+from algorithms.bank import LEARNERS, NEUTRAL, NONLINEAR, RIVALS, build, iterates, next_richer
 from algorithms.learner import Constant, Learner, constants
 from tasks.layout import Prompt
 
@@ -50,21 +50,26 @@ class Fit:
     at_bound: dict[str, Bool[Tensor, " seeds"]]
 
 
-def square_mean(values: Float[Tensor, "*batch queries 1"], prompt: Prompt) -> Float[Tensor, "*batch"]:
-    """E f^2 per task, queries weighted by prompt.weights."""
+def square_mean(values: Inexact[Tensor, "*batch queries out"], prompt: Prompt) -> Float[Tensor, "*batch"]:
+    """E |f|^2 per task, queries weighted by prompt.weights."""
     weights = prompt.weights / prompt.weights.sum(-1, keepdim=True)
-    return (weights * values[..., 0] ** 2).sum(-1)
+    return (weights * as_real(values).square().sum(-1)).sum(-1)
+
+
+def as_real(values: Inexact[Tensor, "*batch out"]) -> Float[Tensor, "*batch numbers"]:
+    """Complex numbers as pairs of real ones."""
+    return torch.view_as_real(values.resolve_conj()).flatten(-2) if values.is_complex() else values
 
 
 def disagreement(
-    f: Float[Tensor, "*#batch queries 1"], g: Float[Tensor, "*#batch queries 1"], prompt: Prompt
+    f: Inexact[Tensor, "*#batch queries out"], g: Inexact[Tensor, "*#batch queries out"], prompt: Prompt
 ) -> Float[Tensor, "*batch"]:
     """E (f - g)^2 / E f^2 per task; zero where f = g, and NaN where f alone vanishes."""
     difference, power = torch.broadcast_tensors(square_mean(f - g, prompt), square_mean(f, prompt))
     return torch.where(difference == 0, 0.0, difference / power.where(power > 0, torch.nan))
 
 
-def converges(values: Float[Tensor, "*batch queries 1"], prompt: Prompt) -> Bool[Tensor, "*batch"]:
+def converges(values: Inexact[Tensor, "*batch queries out"], prompt: Prompt) -> Bool[Tensor, "*batch"]:
     """True on tasks where predictions are finite and within DIVERGED times the scale of the true values."""
     limit = DIVERGED**2 * square_mean(prompt.answers, prompt).mean()
     return square_mean(values, prompt) <= limit  # false for NaN
@@ -83,7 +88,7 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def fit_bank(
-    predictions: Float[Tensor, "seeds tasks queries 1"],
+    predictions: Inexact[Tensor, "seeds tasks queries out"],
     prompt: Prompt,
     *,
     n_steps: int,
@@ -98,7 +103,8 @@ def fit_bank(
     subject diverges are left out. A rival also starts where the simpler ones that it contains have ended, so on these
     tasks it never fits worse than they do. Constants are NaN for a seed that diverges on every task.
     """
-    linear, whole = _Target.read(predictions, prompt), _Target.whole(predictions, prompt)
+    whole = _Target.whole(predictions, prompt)
+    linear = whole if prompt.causal else _Target.read(predictions, prompt)
     fits: dict[str, Fit] = {}
     for name in (name for name in LEARNERS if name in rivals):
         space = _Space(name, n_steps, shared, prompt.layout.d_features)
@@ -111,10 +117,11 @@ def fit_bank(
 
 @dataclass(frozen=True)
 class _Target:
-    """The least-squares problem of a task with k numbers: E (f - g)^2 = |y - root g|^2 + rest.
+    """The least-squares problem of a task with k numbers: E |f - g|^2 = |y - root g|^2 + rest.
 
     Most rivals are linear in the query, g = phi_q . w, so with the QR decomposition sqrt(weights) Phi = Q R of a task
     k = min(queries, d) numbers do: y = Q^T sqrt(weights) f, the queries of `prompt` are the rows of R, and root is 1.
+    In a causal prompt every query has a context of its own, and nothing is reduced.
     """
 
     prompt: Prompt
@@ -122,6 +129,7 @@ class _Target:
     y: Float[Tensor, "seeds tasks k"]
     scale: Float[Tensor, "seeds tasks"]  # 1 / E f^2 / tasks; zero where the subject diverges
     rest: Float[Tensor, " seeds"]  # what no learner that is linear in the query can explain
+    reduced: bool
 
     @classmethod
     def read(cls, predictions: Float[Tensor, "seeds tasks queries 1"], prompt: Prompt) -> _Target:
@@ -140,33 +148,36 @@ class _Target:
             weights=torch.ones_like(triangular[..., 0]),
         )
         rest = (whole.scale * missed.clamp(min=0)).sum(-1)
-        return cls(reduced, torch.ones_like(triangular[0, :1, :, 0]), y, whole.scale, rest)
+        return cls(reduced, torch.ones_like(triangular[0, :1, :, 0]), y, whole.scale, rest, True)
 
     @classmethod
-    def whole(cls, predictions: Float[Tensor, "seeds tasks queries 1"], prompt: Prompt) -> _Target:
-        """The same problem unreduced, a number per query: for rivals that are not linear in it."""
+    def whole(cls, predictions: Inexact[Tensor, "seeds tasks queries out"], prompt: Prompt) -> _Target:
+        """The same problem unreduced, all numbers of every query: for rivals that are not linear in it."""
+        numbers = as_real(predictions)
         root = (prompt.weights / prompt.weights.sum(-1, keepdim=True)).sqrt()
+        root = root.repeat_interleave(numbers.shape[-1], -1)
         kept = converges(predictions, prompt)
-        y = torch.where(kept[..., None], root * predictions[..., 0], 0.0)
+        y = torch.where(kept[..., None], root * numbers.flatten(-2), 0.0)
         power = y.square().sum(-1)
         scale = kept / power.clamp(min=torch.finfo(y.dtype).tiny) / kept.sum(-1, keepdim=True).clamp(min=1)
-        return cls(prompt, root[0], y, scale, torch.zeros_like(scale[:, 0]))
+        return cls(prompt, root[0], y, scale, torch.zeros_like(scale[:, 0]), False)
 
 
 class _Space:
     """The constants of one rival as vectors of length n: their shapes and bounds, and the way there and back."""
 
     def __init__(self, name: str, n_steps: int, shared: bool, d: int) -> None:
-        self.name, self.n_steps = name, n_steps
+        self.name, self.n_steps, self.d = name, n_steps, d
         self.declared = constants(LEARNERS[name])
-        steps = 1 if shared or name == "reward-average" else n_steps
+        steps = 1 if shared or not iterates(name) else n_steps
         self.shapes = {key: (steps,) * c.per_step + (d, d) * c.matrix for key, c in self.declared.items()}
         self.sizes = [prod(shape) for shape in self.shapes.values()]
         self.low = self._vector({key: torch.full(self.shapes[key], c.low) for key, c in self.declared.items()})
         self.high = self._vector({key: torch.full(self.shapes[key], c.high) for key, c in self.declared.items()})
 
-    def predict(self, vectors: Float[Tensor, "*batch n"], prompt: Prompt) -> Float[Tensor, "*batch2 queries 1"]:
-        return build(self.name, self.n_steps, self.named(vectors)).predict(prompt)
+    def predict(self, vectors: Float[Tensor, "*batch n"], prompt: Prompt) -> Float[Tensor, "*batch2 numbers"]:
+        """All numbers of all queries, task by task."""
+        return as_real(build(self.name, self.n_steps, self.named(vectors)).predict(prompt)).flatten(-2)
 
     def named(self, vectors: Float[Tensor, "*batch n"]) -> dict[str, Tensor]:
         """Constants [*batch, ...] by name."""
@@ -193,12 +204,12 @@ class _Space:
         What is not given stands where the richer rival is the simpler one (NEUTRAL), what is NaN at the first start.
         """
         default = self.named(self.starts()[0])
-        values = {}
+        given, values = dict(given), {}
+        if "step_size" in given.keys() - self.declared.keys():  # a step size is a multiple of the identity
+            given["preconditioner"] = _times_identity(given["step_size"], self.d)
         for key, shape in self.shapes.items():
             neutral = torch.full(shape, NEUTRAL[key], dtype=torch.float64) if key in NEUTRAL else default[key]
             value = given.get(key)
-            if value is None and self.declared[key].matrix and "step_size" in given:
-                value = _times_identity(given["step_size"], shape[-1])
             if value is None:
                 values[key] = neutral.expand(n_seeds, *shape)
                 continue
@@ -221,7 +232,8 @@ def _times_identity(step_size: Tensor, d: int) -> Tensor:
 def _fit(space: _Space, target: _Target, warm: Sequence[Mapping[str, Tensor]]) -> Fit:
     n_seeds, n = len(target.y), sum(space.sizes)
     if n == 0:
-        x, cost = torch.empty(n_seeds, 0), (target.scale * target.y.square().sum(-1)).sum(-1)
+        x, owner = torch.empty(n_seeds, 0), torch.arange(n_seeds)
+        cost = _residuals(space, target, x, owner).square().sum(-1)
     else:
         declared = [start.expand(n_seeds, n) for start in space.starts()]
         starts = torch.stack([*(space.embed(given, n_seeds) for given in warm), *declared], 1)  # [seeds, starts, n]
@@ -289,7 +301,7 @@ def _residuals(
     space: _Space, target: _Target, x: Float[Tensor, "batch n"], owner: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch rows"]:
     """sqrt(scale) (R w - y) for the constants x[b] and the seed owner[b]."""
-    error = target.root * space.predict(x[:, None], target.prompt)[..., 0] - target.y[owner]
+    error = target.root * space.predict(x[:, None], target.prompt) - target.y[owner]
     return _finite(target.scale[owner].sqrt()[..., None] * error).flatten(1)
 
 
@@ -298,9 +310,9 @@ def _linearise(
 ) -> tuple[Float[Tensor, "batch rows"], Float[Tensor, "batch rows n"]]:
     """The residuals and their Jacobian, from one backward pass through a copy of x per task and query.
 
-    Forward, in one pass per constant, where kernels of n x n numbers would make the copies too large.
+    Forward, in one pass per constant, where the problem is not reduced and the copies would be too large.
     """
-    if space.name in NONLINEAR:
+    if not target.reduced:
         units = torch.eye(x.shape[-1], dtype=x.dtype)
         columns = [
             torch.func.jvp(lambda v: _residuals(space, target, v, owner), (x,), (unit.expand_as(x),))[1]
@@ -310,7 +322,7 @@ def _linearise(
     batch, (tasks, k) = len(x), target.y.shape[1:]
     copies = x[:, None, None].expand(-1, k, tasks, -1).flatten(0, 1).requires_grad_()  # [batch * k, tasks, n]
     with torch.enable_grad():
-        predictions = space.predict(copies, target.prompt)[..., 0].view(batch, k, tasks, k)
+        predictions = space.predict(copies, target.prompt).view(batch, k, tasks, k)
         own = predictions.diagonal(dim1=1, dim2=3)  # [batch, tasks, k]: query i from copy i
         (slopes,) = torch.autograd.grad(own.sum(), copies)
     root = target.scale[owner].sqrt()[..., None]

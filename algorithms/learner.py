@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from tasks.layout import Prompt
@@ -16,9 +16,14 @@ from tasks.layout import Prompt
 class Trace:
     """Every intermediate step of a learner on a prompt: what probes are pointed at. Step 0 is the initialisation."""
 
-    predictions: Float[Tensor, "steps *batch queries out"]
+    predictions: Inexact[Tensor, "steps *batch queries out"]
     weights: Float[Tensor, "steps *batch d"] | None = None
     internals: dict[str, Float[Tensor, "steps *batch tokens"]] = field(default_factory=dict)
+
+    @property
+    def error(self) -> Float[Tensor, "steps *batch tokens"] | None:
+        """What drives the learner: TD errors or residuals, where it has any."""
+        return self.internals.get("td_error", self.internals.get("residual"))
 
 
 @runtime_checkable
@@ -29,7 +34,7 @@ class Learner(Protocol):
         """The whole trace, internal quantities included."""
         ...
 
-    def predict(self, prompt: Prompt) -> Float[Tensor, "*batch queries out"]:
+    def predict(self, prompt: Prompt) -> Inexact[Tensor, "*batch queries out"]:
         """The final predictions alone."""
         ...
 

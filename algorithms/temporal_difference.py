@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from algorithms.learner import Trace, as_constant, constant, per_step, read_values, stack_steps
@@ -293,7 +293,13 @@ class MonteCarlo(_Direct):
 
 @dataclass(frozen=True)
 class Zero(_Linear):
-    """Predicts zero everywhere: the floor that skill is measured against."""
+    """Predicts zero everywhere, whatever the tokens are: the floor that skill is measured against."""
+
+    def __call__(self, prompt: Prompt) -> Trace:
+        return Trace(self.predict(prompt).expand(2, *prompt.answers.shape))
+
+    def predict(self, prompt: Prompt) -> Inexact[Tensor, "*batch queries out"]:
+        return torch.zeros_like(prompt.answers)
 
     def system(self, context: Transitions) -> System:
         return System(context.phi, context.phi, context.reward)

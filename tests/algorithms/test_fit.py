@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from algorithms.bank import LEARNERS, NESTING, RIVALS, build, next_richer, one_function, richer
+from algorithms.bank import NESTING, REGRESSION, RIVALS, build, next_richer, one_function, richer
 from algorithms.fit import (
     _at_bound,
     _linearise,
@@ -18,6 +18,21 @@ from algorithms.fit import (
     square_mean,
 )
 from algorithms.learner import constants
+from tasks.layout import labelled_layout
+from tasks.regression import RegressionFamily
+
+BANKS = ({*RIVALS, "softmax-td"}, {*REGRESSION})
+
+
+@pytest.fixture
+def prompt_for(make_prompt):
+    def make(names, tasks):
+        """Prompts of the tokens that a bank reads: six queries, three features."""
+        if "gd" not in names:
+            return make_prompt(tasks=tasks)
+        return RegressionFamily(3, n_queries=6).fresh_prompt([0], "test", 0, tasks, 12, labelled_layout(3))
+
+    return make
 
 
 def draws(*shape, low=0.0, high=1.0):
@@ -77,12 +92,14 @@ def test_what_is_reported_is_what_is_minimised(make_prompt):
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_richer_rival_never_fits_worse(make_prompt, shared):
-    prompt = make_prompt(tasks=20)
+@pytest.mark.parametrize("names", BANKS, ids=["values", "regression"])
+def test_a_richer_rival_never_fits_worse(prompt_for, names, shared):
+    prompt = prompt_for(names, tasks=20)
     noise = torch.randn(1, 20, 6, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    fits = fit_bank(noise, prompt, n_steps=3, shared=shared, rivals=LEARNERS)
-    for simple, above in richer(3, shared).items():
-        for rich in above:
+    fits = fit_bank(noise, prompt, n_steps=3, shared=shared, rivals=names)
+    above = richer(3, shared)
+    for simple in names:
+        for rich in above[simple] & names:
             assert fits[rich].disagreement <= fits[simple].disagreement + 1e-12, (simple, rich)
 
 
@@ -170,16 +187,18 @@ def test_disagreement_by_hand(make_prompt):
     assert math.isnan(disagreement(g, f, prompt).item())
 
 
-def test_the_nesting_is_what_the_learners_do(make_prompt):
+@pytest.mark.parametrize("names", BANKS, ids=["values", "regression"])
+def test_the_nesting_is_what_the_learners_do(prompt_for, names):
     """Every richer rival, at the constants that the warm start gives it, predicts what the simpler one predicts."""
-    prompt = make_prompt(tasks=3)
-    for shared, n_steps in ((True, 3), (False, 3), (True, 1)):
-        for simple, above in next_richer(n_steps, shared).items():
+    prompt = prompt_for(names, tasks=3)
+    for shared, n_steps in ((True, 3), (False, 3), (True, 1), (False, 1)):
+        above = next_richer(n_steps, shared)
+        for simple in above.keys() & names:
             learner, values = planted(simple, n_steps, shared, seeds=2)
-            for rich in above:
+            for rich in {*above[simple]} & names:
                 space = _Space(rich, n_steps, shared, 3)
                 embedded = space.predict(space.embed(values, 2)[:, None], prompt)
-                torch.testing.assert_close(embedded, learner.predict(prompt).expand_as(embedded))
+                torch.testing.assert_close(embedded, learner.predict(prompt).flatten(-2).expand_as(embedded))
 
 
 def test_reward_averaging_is_not_a_looped_myopic_learner(make_prompt):
@@ -202,11 +221,11 @@ def test_at_one_step_the_class_is_one_function(make_prompt):
     prompt = make_prompt(tasks=3)
     step = torch.tensor([[[0.7]]], dtype=torch.float64)
     reference = build("reward-average", 1, {"step_size": step}).predict(prompt)
-    for name in one_function(1):
+    for name in one_function("td0", 1):
         space = _Space(name, 1, True, 3)
         same = space.predict(space.embed({"step_size": step}, 1)[:, None], prompt)
-        torch.testing.assert_close(same, reference, atol=1e-12, rtol=0)
-    assert one_function(2) == frozenset()
+        torch.testing.assert_close(same, reference.flatten(-2), atol=1e-12, rtol=0)
+    assert one_function("td0", 2) == {"td0"}
 
 
 def test_fits_say_where_they_stopped_at_a_bound(make_prompt):
