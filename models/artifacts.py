@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -21,7 +20,8 @@ from typing import Any
 
 import torch
 
-from models.files import ArtifactError, read_json, remedy, write_atomically, write_json
+from models.files import write_atomically, write_json
+from models.folder import ArtifactError, read_config, read_json, remedy
 from models.networks import Network, load
 
 DONE = "DONE"
@@ -86,10 +86,7 @@ def load_subject(folder: Path) -> Network:
     Raises ConfigError or ArtifactError with one clear line that names the file: no such folder, damaged or edited
     files, NaN, wrong shapes or types.
     """
-    if not folder.is_dir():
-        raise ArtifactError(
-            f"there is no folder {os.fspath(folder)!r}; give one that holds config.json and model.safetensors"
-        )
+    read_config(folder)  # says what is missing before checksums are made
     is_complete(folder)
     return load(folder)
 

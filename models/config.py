@@ -8,11 +8,12 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, nearest, require
 
 MODEL = "linear-transformer"
 ACTIVATIONS = ("linear", "relu", "softmax", "softmax-over-queries")
 MASK_KINDS = ("query", "centred")
+TOKENS = ("transition", "labelled")
 REQUIRED = ("model", "n_layers", "looped", "d_features", "activation")
 Flat = TypeVar("Flat", bound="FlatConfig")
 Types = dict[str, tuple[type | tuple[type, ...], str]]  # key -> what it must be, for the machine and in words
@@ -22,21 +23,22 @@ TYPES: Types = {
     "d_features": (int, "a whole number of at least 1"),
     "activation": (str, ", ".join(ACTIVATIONS)),
     "gamma": ((int, float), "a number above 0 and at most 1"),
-    "prompt": (dict, '{"discounted": true or false, "memory": true or false}'),
+    "prompt": (dict, '{"tokens": "transition" or "labelled", "discounted": true or false, "memory": true or false}'),
     "masks": (list, '[{"kind": "query", "lambda": 0}], one for each head'),
     "readout_sign": (int, "-1 (the paper's) or 1"),
     "d_mlp": (int, "a whole number of at least 1"),
     "d_hidden": (int, "a whole number of at least 1"),
+    "augmented": (bool, "true or false"),
+    "n_heads": (int, "a whole number of at least 1"),
+    "context_length": (int, "a whole number of at least 1"),
 }
-PROMPT_TYPES: Types = {"discounted": (bool, "true or false"), "memory": (bool, "true or false")}
+PROMPT_TYPES: Types = {
+    "tokens": (str, ", ".join(TOKENS)),
+    "discounted": (bool, "true or false"),
+    "memory": (bool, "true or false"),
+    "covariance": (list, "d_features lists of d_features numbers, symmetric with eigenvalues above 0"),
+}
 MASK_TYPES: Types = {"kind": (str, ", ".join(MASK_KINDS)), "lambda": ((int, float), "a number from 0 to 1")}
-
-
-def require(name: str, given: object, allowed: tuple[str, ...]) -> None:
-    """Raises ConfigError, naming the nearest valid choice, unless `given` is one of `allowed`."""
-    if given not in allowed:
-        near = get_close_matches(str(given), allowed, n=1, cutoff=0.0)
-        raise ConfigError(f"{name} is {given!r}; did you mean {near[0]!r}? Allowed: {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ class Mask:
 
 @dataclass(frozen=True)
 class LinearTransformerConfig:
-    """Architecture and prompt of a transformer with merged weights P and Q (section 3 of 2405.13861)."""
+    """Architecture and prompt of a transformer with merged weights P and Q (section 3 of 2405.13861, 2 of 2306.00297).
+
+    tokens: "transition", (phi, gamma phi', R), or "labelled", (x, y) of in-context regression, for which gamma,
+    discounted and memory mean nothing. covariance: of the x that a network of labelled tokens was trained on, None for
+    the identity.
+    """
 
     n_layers: int
     looped: bool
@@ -69,9 +76,16 @@ class LinearTransformerConfig:
     memory: bool = False
     masks: tuple[Mask, ...] = (Mask(),)
     readout_sign: int = -1
+    tokens: str = "transition"
+    covariance: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         require("activation", self.activation, ACTIVATIONS)
+        require("prompt.tokens", self.tokens, TOKENS)
+        if self.tokens == "labelled" and (self.memory or any(mask != Mask() for mask in self.masks)):
+            raise ConfigError("prompt.tokens is 'labelled', which allows no memory and no masks but the query mask")
+        if self.covariance is not None:
+            self._check_covariance(self.covariance)
         for name, valid in (
             ("n_layers", self.n_layers >= 1),
             ("d_features", self.d_features >= 1),
@@ -87,9 +101,17 @@ class LinearTransformerConfig:
                 'allowed: 0 < gamma <= 1, or "prompt": {"discounted": false}'
             )
 
+    def _check_covariance(self, covariance: tuple[tuple[float, ...], ...]) -> None:
+        d = self.d_features
+        square = {len(covariance), *map(len, covariance)} == {d}
+        if self.tokens != "labelled" or not square or covariance != tuple(zip(*covariance, strict=True)):
+            raise ConfigError(
+                f"prompt.covariance is {covariance!r}; allowed: {PROMPT_TYPES['covariance'][1]}, with labelled tokens"
+            )
+
     @property
     def width(self) -> int:
-        return 2 * self.d_features + 1 + self.memory
+        return self.d_features + 1 if self.tokens == "labelled" else 2 * self.d_features + 1 + self.memory
 
     @property
     def n_weight_layers(self) -> int:
@@ -104,10 +126,16 @@ class LinearTransformerConfig:
             "d_features": self.d_features,
             "activation": self.activation,
             "gamma": self.gamma,
-            "prompt": {"discounted": self.discounted, "memory": self.memory},
+            "prompt": self._prompt_json(),
             "masks": [{"kind": mask.kind, "lambda": mask.lam} for mask in self.masks],
             "readout_sign": self.readout_sign,
         }
+
+    def _prompt_json(self) -> dict[str, Any]:
+        if self.tokens == "transition":
+            return {"discounted": self.discounted, "memory": self.memory}
+        known = {} if self.covariance is None else {"covariance": [list(row) for row in self.covariance]}
+        return {"tokens": self.tokens, **known}
 
     @classmethod
     def from_json(cls, data: Any) -> LinearTransformerConfig:
@@ -134,6 +162,8 @@ class LinearTransformerConfig:
             memory=prompt.get("memory", False),
             masks=tuple(Mask(mask.get("kind", "query"), _float(mask.get("lambda", 0.0))) for mask in masks),
             readout_sign=data.get("readout_sign", -1),
+            tokens=prompt.get("tokens", TOKENS[0]),
+            covariance=_matrix(prompt.get("covariance")),
         )
 
 
@@ -225,6 +255,16 @@ class RecurrentConfig(FlatConfig):
         return 1.0
 
 
+def _matrix(value: Any) -> tuple[tuple[float, ...], ...] | None:
+    """A list of lists of JSON numbers. Raises ConfigError for anything else."""
+    if value is None:
+        return None
+    for row in value:
+        if not isinstance(row, list) or any(isinstance(x, bool) or not isinstance(x, int | float) for x in row):
+            raise ConfigError(f"prompt.covariance is {value!r}; allowed: {PROMPT_TYPES['covariance'][1]}")
+    return tuple(tuple(map(_float, row)) for row in value)
+
+
 def _float(value: int | float) -> float:
     """A JSON number; a whole one beyond the floats becomes infinite."""
     return float(str(value))
@@ -255,8 +295,7 @@ def _require_only(where: str, data: Iterable[str], allowed: Iterable[str]) -> No
     """Inside `prompt` and `masks` nobody else has keys: one that we do not know would be a setting without effect."""
     for key in data:
         if key not in allowed:
-            near = get_close_matches(key, allowed, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = nearest(key, allowed)
             raise ConfigError(f"{where} has the key {key!r}; {hint}Allowed: {', '.join(allowed)}")
 
 
@@ -273,3 +312,31 @@ class TrainingConfig:
     weight_decay: float = 1e-6
     snapshot_every: int = 10
     """Tasks between the snapshots of the weights from which all training curves are computed."""
+
+
+@dataclass(frozen=True)
+class RegressionTraining:
+    """Training of in-context regression: `steps` of AdamW, then a polish on fixed batches (section 5 of 2306.00297).
+
+    family: "sparse" (Q's block of features is free), "full" (P's too) or "free" (all), starting at N(0, initial_std^2).
+    AdamW reads `prompts` prompts, new ones every `resample_every` steps; every matrix's gradient is clipped to the norm
+    `clip`, and the learning rate halves every `halve_every` steps. stages: (steps, prompts) of `polish`, one by one.
+    """
+
+    family: str = "full"
+    context_length: int = 20
+    steps: int = 0
+    prompts: int = 20_000
+    resample_every: int = 100
+    learning_rate: float = 0.02
+    betas: tuple[float, float] = (0.99, 0.9)
+    halve_every: int = 2000
+    clip: float = 0.01
+    initial_std: float = 0.1
+    polish: str = "gauss-newton"
+    stages: tuple[tuple[int, int], ...] = ((60, 5000), (5, 50_000))
+    snapshot_every: int = 100
+
+    def __post_init__(self) -> None:
+        require("family", self.family, ("sparse", "full", "free"))
+        require("polish", self.polish, ("gauss-newton", "l-bfgs"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,22 +24,11 @@ from algorithms.learner import Learner
 from models.collapsed import layer_maps, moments
 from models.config import ConfigError, LinearTransformerConfig
 from models.linear import LinearTransformer, layout_of, xavier_normal
-from tasks.layout import Prompt, TokenLayout
+from tasks.layout import Prompt, PromptSource
 from tasks.streams import normals
 
 STEPS_PER_CHUNK = 16  # their prompts are drawn at once: chunk i of a seed's stream is part of what a seed means
 LARGEST_GRADIENT = 1.0  # norm, per seed: predictions are a high power of the weights, so the loss has cliffs
-
-
-@runtime_checkable
-class PromptSource(Protocol):
-    """A distribution over tasks that asks every state of a task for its value."""
-
-    def fresh_prompt(
-        self, seeds: Sequence[int], purpose: str, index: int, n: int, context_length: int, layout: TokenLayout
-    ) -> Prompt:
-        """A context of each of n tasks per seed, batch axes (seeds, n)."""
-        ...
 
 
 @one_thread()

@@ -11,7 +11,8 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from models.config import ConfigError, FlatConfig
-from models.files import read_json, read_tensors, require_finite, write_json, write_tensors
+from models.files import read_tensors, require_finite, write_json, write_tensors
+from models.folder import read_json
 from models.hooked import HookedRootModule
 from tasks.layout import transition_layout
 from tasks.streams import normals
@@ -78,7 +79,7 @@ def check_weights(config: FlatConfig, weights: Mapping[str, Tensor]) -> None:
     shapes = config.weight_shapes
     if missing := shapes.keys() - weights.keys():
         raise ConfigError(f"{', '.join(sorted(missing))} missing; a {config.MODEL} has {', '.join(shapes)}")
-    seeds = {name: len(weights[name]) for name in shapes}
+    seeds = {name: len(weights[name]) if weights[name].ndim else 0 for name in shapes}
     if len({*seeds.values()}) > 1 or 0 in seeds.values():
         raise ConfigError(f"seeds differ, or there are none: {seeds}; every weight needs the same, at least one")
     for name, shape in shapes.items():

@@ -13,13 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tasks.errors import LearnscopeError
-
-OURS = ("training.safetensors", "provenance.json")  # what only a run leaves behind
-
-
-class ArtifactError(LearnscopeError):
-    """A file or folder that cannot be used; the message names it and says what to do."""
+from models.folder import ArtifactError, remedy
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -35,22 +29,6 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(data, indent=2) + "\n"))
-
-
-def read_json(path: Path) -> Any:
-    """Raises ArtifactError where the file is missing or is not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path.parent} has no {path.name}") from error
-    except (ValueError, RecursionError) as error:  # not JSON, not text, numbers too long, or nested too deep
-        raise ArtifactError(f"{path} is not valid JSON ({error}); {remedy(path.parent)}") from error
-
-
-def remedy(folder: Path) -> str:
-    """What to do about a damaged file: only what a run of ours left behind can be made again."""
-    ours = any((folder / name).exists() for name in OURS)
-    return f"restore it, or delete {folder} and run again" if ours else "copy it again"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -17,15 +17,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from models.config import ConfigError, LinearTransformerConfig, Mask
-from models.files import read_json, read_tensors, require_finite, write_json, write_tensors
+from models.files import read_tensors, require_finite, write_json, write_tensors
+from models.folder import read_json
 from models.hooked import HookedRootModule, HookPoint
-from tasks.layout import Prompt, TokenLayout, transition_layout
+from tasks.layout import Prompt, TokenLayout, labelled_layout, transition_layout
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def layout_of(config: LinearTransformerConfig) -> TokenLayout:
     """The tokens that a network of this config reads."""
+    if config.tokens == "labelled":
+        return labelled_layout(config.d_features)
     discount = config.gamma if config.discounted else 1.0
     return transition_layout(config.d_features, discount=discount, memory=config.memory)
 
@@ -150,14 +153,17 @@ class LinearTransformer(HookedRootModule, PyTorchModelHubMixin, model_card_templ
         from_pretrained does the same, but reads config.json before us and breaks on one that is damaged.
         """
         config_path, weights_path = folder / "config.json", folder / "model.safetensors"
+        data = read_json(config_path)
         try:
-            config = LinearTransformerConfig.from_json(read_json(config_path))
+            config = LinearTransformerConfig.from_json(data)
         except ConfigError as error:
             raise ConfigError(f"{config_path}: {error}") from error
         weights, _metadata = read_tensors(weights_path)
         if missing := {"P", "Q"} - weights.keys():
             raise ConfigError(f"{weights_path} lacks {' and '.join(sorted(missing))}; it has {sorted(weights)}")
         P, Q = (w[:, :, None] if w.ndim == 4 else w for w in (weights["P"], weights["Q"]))
+        if "tokens" not in data.get("prompt", {}) and P.shape[-1] == config.d_features + 1:
+            config = replace(config, tokens="labelled")  # no token of transitions is so narrow
         try:
             model = cls(config, P, Q)
         except ConfigError as error:

@@ -7,28 +7,22 @@ from pathlib import Path
 
 from torch import Tensor
 
-from models.config import (
-    MODEL,
-    ConfigError,
-    FlatConfig,
-    LinearTransformerConfig,
-    RecurrentConfig,
-    ValueTransformerConfig,
-    require,
-)
+from models.causal import CausalTransformer
+from models.causal_config import CausalConfig
+from models.config import FlatConfig, LinearTransformerConfig, RecurrentConfig, ValueTransformerConfig
 from models.ensemble import initial_weights as named_initial_weights
-from models.files import read_json
+from models.folder import NetworkConfig, read_config
 from models.linear import LinearTransformer, xavier_normal
 from models.recurrent import RecurrentNetwork
 from models.value_transformer import ValueTransformer
 from tasks.streams import normals
 
-Network = LinearTransformer | ValueTransformer | RecurrentNetwork
-NetworkConfig = LinearTransformerConfig | ValueTransformerConfig | RecurrentConfig
-NETWORKS: dict[str, type[Network]] = {
-    MODEL: LinearTransformer,
-    ValueTransformerConfig.MODEL: ValueTransformer,
-    RecurrentConfig.MODEL: RecurrentNetwork,
+Network = LinearTransformer | ValueTransformer | RecurrentNetwork | CausalTransformer
+NETWORKS: dict[type[NetworkConfig], type[Network]] = {
+    LinearTransformerConfig: LinearTransformer,
+    ValueTransformerConfig: ValueTransformer,
+    RecurrentConfig: RecurrentNetwork,
+    CausalConfig: CausalTransformer,
 }
 
 
@@ -41,6 +35,8 @@ def build(config: NetworkConfig, weights: Mapping[str, Tensor]) -> Network:
             return ValueTransformer(config, weights)
         case RecurrentConfig():
             return RecurrentNetwork(config, weights)
+        case CausalConfig():
+            return CausalTransformer(config, weights)
 
 
 def initial_weights(config: NetworkConfig, seeds: Sequence[int]) -> dict[str, Tensor]:
@@ -56,10 +52,4 @@ def load(folder: Path) -> Network:
 
     Raises ConfigError or ArtifactError with one clear line that names the file.
     """
-    config = read_json(folder / "config.json")
-    name = config.get("model", MODEL) if isinstance(config, dict) else MODEL
-    try:
-        require("model", name, tuple(NETWORKS))
-    except ConfigError as error:
-        raise ConfigError(f"{folder / 'config.json'}: {error}") from error
-    return NETWORKS[name].from_folder(folder)
+    return NETWORKS[type(read_config(folder))].from_folder(folder)

@@ -7,33 +7,38 @@ per seed, trains alongside under the same loss.
 
 from __future__ import annotations
 
-import math
-import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from models.artifacts import is_complete, mark_done, write_metrics, write_provenance
+from models.artifacts import is_complete
 from models.attended import attended_values
 from models.config import ConfigError, LinearTransformerConfig, Mask, TrainingConfig
-from models.files import ArtifactError, read_tensors, write_tensors
 from models.linear import LinearTransformer
 from models.networks import Network, NetworkConfig, build, initial_weights
 from models.objectives import MONTE_CARLO_HORIZON, monte_carlo_returns, regression_loss, td_loss
+from models.training_state import (
+    CHECKPOINT,
+    SECONDS_BETWEEN_CHECKPOINTS,
+    TrainingState,
+    diverged,
+    finish,
+    has_compiler,
+    read_snapshots,
+    was_compiled,
+)
 from models.windowed import window_moments, window_td_values, window_values
 from tasks.trajectories import TaskSource, Trajectories, transition_tokens, window_prompts
 
 TASKS_PER_CHUNK = (
     32  # tasks drawn at once: batch i of a seed's stream is one chunk, so this is part of what a seed means
 )
-SECONDS_BETWEEN_CHECKPOINTS = 5.0
 COMPILE_FROM_UPDATES = 4000  # shorter trainings are over before compilation would be
 
 Losses = Callable[[Trajectories], tuple[Tensor, Tensor]]
@@ -56,8 +61,7 @@ class TrainingRecord:
     @classmethod
     def load(cls, folder: Path) -> TrainingRecord:
         """Reads a run folder's snapshots. Raises ArtifactError where there are none or they are damaged."""
-        tensors, _ = read_tensors(folder / "training.safetensors")
-        found = {name.removeprefix("snapshots."): t for name, t in tensors.items() if name.startswith("snapshots.")}
+        found = read_snapshots(folder)
         series = {name: found.pop(name) for name in ("task_count", "step_size", "loss", "reference_loss")}
         return cls(**series, weights=found)
 
@@ -72,9 +76,7 @@ class TrainingRecord:
 
     def diverged(self) -> dict[int, int]:
         """Position of every seed whose weights are not finite at the end -> tasks seen when that was first so."""
-        finite = torch.stack([w.isfinite().flatten(2).all(-1) for w in self.weights.values()]).all(0)  # [S, seeds]
-        first = (~finite).int().argmax(0)
-        return {seed: int(self.task_count[first[seed]]) for seed in torch.nonzero(~finite[-1])[:, 0].tolist()}
+        return diverged(self.weights, self.task_count)
 
 
 def train(
@@ -121,40 +123,23 @@ def _train(
         losses = torch.compile(losses, dynamic=False)
     steps = _steps_per_rollout(training)
     last_checkpoint = time.monotonic()
-    with tqdm(total=training.train_tasks, initial=state.task_count, unit="task", desc="training", disable=None) as bar:
-        while state.task_count < training.train_tasks:
-            chunk = state.task_count // TASKS_PER_CHUNK
+    with tqdm(total=training.train_tasks, initial=state.progress, unit="task", desc="training", disable=None) as bar:
+        while state.progress < training.train_tasks:
+            chunk = state.progress // TASKS_PER_CHUNK
             rollouts = source.rollouts(seeds, chunk, TASKS_PER_CHUNK, training.batches_per_task, steps)
             if training.objective == "true-value" and rollouts.values is None:
                 raise ConfigError("these tasks have no known true values; train with objective td or monte-carlo")
-            for task in range(min(TASKS_PER_CHUNK, training.train_tasks - state.task_count)):
+            for task in range(min(TASKS_PER_CHUNK, training.train_tasks - state.progress)):
                 for batch in range(training.batches_per_task):
                     state.update(losses(rollouts[:, task, batch].to(device)))
-                state.task_count += 1
-                if state.task_count % training.snapshot_every == 0 or state.task_count == training.train_tasks:
+                state.progress += 1
+                if state.progress % training.snapshot_every == 0 or state.progress == training.train_tasks:
                     state.snapshot(seeds)
                 bar.update()
             if time.monotonic() - last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS:
                 state.write(folder)
                 last_checkpoint = time.monotonic()
-    state.write(folder)
-    record = TrainingRecord.load(folder)
-    diverged = record.diverged()
-    sound = [position for position in range(len(seeds)) if position not in diverged] or list(range(len(seeds)))
-    sound_weights = {name: weight.detach()[sound] for name, weight in state.model.named_parameters()}
-    build(config, sound_weights).save_pretrained(folder)
-    write_metrics(folder, _metric_rows(record, seeds))
-    write_provenance(
-        folder,
-        started,
-        device=device,
-        compiled=state.compiled,
-        training=asdict(training),
-        task=repr(source),
-        seeds=[seeds[position] for position in sound],
-        diverged={seeds[position]: task_count for position, task_count in diverged.items()},
-    )
-    mark_done(folder)
+    finish(folder, config, state, seeds, started, device=device, training=asdict(training), task=repr(source))
 
 
 def collapses(config: NetworkConfig) -> bool:
@@ -162,27 +147,23 @@ def collapses(config: NetworkConfig) -> bool:
     return isinstance(config, LinearTransformerConfig) and (config.activation, config.masks) == ("linear", (Mask(),))
 
 
-def has_compiler() -> bool:
-    """Whether torch.compile can find a C++ compiler for the CPU."""
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl"))
+class _State(TrainingState):
+    """A value estimator in training beside its reference, the learned step size of batch TD(0)."""
 
-
-class _State:
-    """What changes during training: weights, optimiser, snapshots, and how many tasks have been seen."""
+    UNIT = "task_count"
+    LOSSES = ("loss", "reference_loss")
 
     def __init__(self, model: Network, training: TrainingConfig, compiled: bool) -> None:
         self.model = model
-        self.compiled = compiled
-        self.weights = dict(model.named_parameters())
         self.step_size = torch.nn.Parameter(torch.ones(model.n_seeds, device=next(model.parameters()).device))
-        self.parameters = {**self.weights, "step_size": self.step_size}
-        self.optimizer = torch.optim.Adam(
-            self.parameters.values(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        weights, others = dict(model.named_parameters()), {"step_size": self.step_size}
+        optimizer = torch.optim.Adam(
+            [*weights.values(), self.step_size],
+            lr=training.learning_rate,
+            weight_decay=training.weight_decay,
+            fused=True,
         )
-        self.task_count = 0
-        self.snapshots: list[dict[str, Tensor]] = []
-        self._sums = torch.zeros(2, model.n_seeds)
-        self._updates = 0
+        super().__init__(weights, others, optimizer, compiled)
 
     @classmethod
     def start_or_resume(
@@ -195,73 +176,16 @@ class _State:
         compiled: bool | None,
     ) -> _State:
         model = build(config, {name: w.to(device) for name, w in initial_weights(config, seeds).items()})
-        checkpoint = folder / "training.safetensors"
-        if not checkpoint.exists():
-            if compiled is None:
-                long = training.train_tasks * training.batches_per_task >= COMPILE_FROM_UPDATES
-                compiled = collapses(config) and long and has_compiler()
-            state = cls(model, training, compiled)
-            state.snapshot(seeds)
+        if (folder / CHECKPOINT).exists():
+            state = cls(model, training, was_compiled(folder))
+            state.restore(folder)
             return state
-        tensors, metadata = read_tensors(checkpoint)
-        state = cls(model, training, metadata.get("compiled") == "True")
-        state._restore(tensors, int(metadata["task_count"]), checkpoint)
+        if compiled is None:
+            long = training.train_tasks * training.batches_per_task >= COMPILE_FROM_UPDATES
+            compiled = collapses(config) and long and has_compiler()
+        state = cls(model, training, compiled)
+        state.snapshot(seeds)
         return state
-
-    def update(self, losses: tuple[Tensor, Tensor]) -> None:
-        """One Adam step on the summed losses; seeds share no parameter, so each follows its own gradient."""
-        self.optimizer.zero_grad()
-        loss, reference_loss = losses
-        (loss.sum() + reference_loss.sum()).backward()
-        self.optimizer.step()
-        self._sums += torch.stack([loss, reference_loss]).detach().cpu()
-        self._updates += 1
-
-    def snapshot(self, seeds: Sequence[int]) -> None:
-        loss, reference_loss = self._sums / self._updates if self._updates else torch.full_like(self._sums, torch.nan)
-        weights = {name: parameter.detach().cpu().clone() for name, parameter in self.parameters.items()}
-        losses = {"loss": loss, "reference_loss": reference_loss, "task_count": torch.tensor(self.task_count)}
-        if self.snapshots:
-            was, now = (self._finite(w) for w in (self.snapshots[-1], weights))
-            for position in torch.nonzero(was & ~now)[:, 0].tolist():
-                tqdm.write(
-                    f"seed {seeds[position]} diverged by task {self.task_count}; the others go on", file=sys.stderr
-                )
-        self.snapshots.append(weights | losses)
-        self._sums, self._updates = torch.zeros_like(self._sums), 0
-
-    def _finite(self, weights: dict[str, Tensor]) -> Bool[Tensor, " seeds"]:
-        return torch.stack([weights[name].flatten(1).isfinite().all(1) for name in self.weights]).all(0)
-
-    def write(self, folder: Path) -> None:
-        """The checkpoint, at a chunk's end: all that a resume and an analysis need, in one file."""
-        tensors = {name: parameter.data for name, parameter in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            tensors |= {f"adam.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
-        for name in self.snapshots[0]:
-            tensors[f"snapshots.{name}"] = torch.stack([snapshot[name] for snapshot in self.snapshots])
-        tensors |= {"sums": self._sums, "updates": torch.tensor(self._updates)}
-        metadata = {"task_count": str(self.task_count), "compiled": str(self.compiled)}
-        write_tensors(folder / "training.safetensors", tensors, metadata)
-
-    def _restore(self, tensors: dict[str, Tensor], task_count: int, path: Path) -> None:
-        for name, parameter in self.parameters.items():
-            if tensors[name].shape != parameter.shape:
-                raise ArtifactError(
-                    f"{path} belongs to another run: {name} is {list(tensors[name].shape)}; delete its folder"
-                )
-            parameter.data.copy_(tensors[name])
-            prefix = f"adam.{name}."
-            self.optimizer.state[parameter] = {
-                key.removeprefix(prefix): value.to(parameter.device if "exp" in key else "cpu")
-                for key, value in tensors.items()
-                if key.startswith(prefix)
-            }
-        names = [name.removeprefix("snapshots.") for name in tensors if name.startswith("snapshots.")]
-        count = len(tensors["snapshots.task_count"])
-        self.snapshots = [{name: tensors[f"snapshots.{name}"][i] for name in names} for i in range(count)]
-        self._sums, self._updates = tensors["sums"], int(tensors["updates"])
-        self.task_count = task_count
 
 
 def _steps_per_rollout(training: TrainingConfig) -> int:
@@ -304,17 +228,3 @@ def _losses(state: _State, training: TrainingConfig, gamma: float) -> Losses:
         return loss(values, targets), loss(reference, targets)
 
     return losses
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None  # JSON knows no NaN
-
-
-def _metric_rows(record: TrainingRecord, seeds: Sequence[int]) -> list[dict[str, float | int | None]]:
-    return [
-        {"task_count": count, "seed": seed, "loss": _finite(loss), "reference_loss": _finite(reference)}
-        for count, losses, references in zip(
-            record.task_count.tolist()[1:], record.loss.tolist()[1:], record.reference_loss.tolist()[1:], strict=True
-        )
-        for seed, loss, reference in zip(seeds, losses, references, strict=True)
-    ]

@@ -31,7 +31,17 @@ def window_values(
     n_layers: int,
 ) -> Float[Tensor, "seeds windows"]:
     """The last entry of every window's query token after n_layers (P, Q: one layer where looped), with one head."""
-    p, q = P.permute(1, 2, 3, 0)[..., None], Q.permute(1, 2, 3, 0)[..., None]  # [layers, width, width, seeds, 1]
+    return last_entries(P.permute(1, 2, 3, 0)[..., None], Q.permute(1, 2, 3, 0)[..., None], G, queries, n_layers)
+
+
+def last_entries(
+    p: Float[Tensor, "layers width width seeds #windows"],
+    q: Float[Tensor, "layers width width seeds #windows"],
+    G: Float[Tensor, "width width seeds windows"],
+    queries: Float[Tensor, "d seeds windows"],
+    n_layers: int,
+) -> Float[Tensor, "seeds windows"]:
+    """`window_values` of weights whose batch axes come last too: every window may have its own."""
     looped = len(p) == 1
     token = torch.nn.functional.pad(queries, (0, 0, 0, 0, 0, len(G) - len(queries)))
 

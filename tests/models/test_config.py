@@ -67,7 +67,7 @@ def test_width_and_weight_layers() -> None:
         ({"masks": [{"lam": 0.9}]}, "key 'lam'; did you mean 'lambda'"),
         ({"masks": [{"type": "centred"}]}, "key 'type'; Allowed: kind, lambda"),
         *(({"masks": [{"lambda": lam}]}, f"lambda is {lam}; allowed") for lam in (2.0, -0.5, float("nan"))),
-        ({"prompt": [True, False]}, r"prompt is \[True, False\]; allowed: {\"discounted\""),
+        ({"prompt": [True, False]}, r"prompt is \[True, False\]; allowed: {\"tokens\""),
         ({"prompt": {"discount": False}}, "prompt has the key 'discount'; did you mean 'discounted'"),
         ({"prompt": {"discounted": "false"}}, "prompt.discounted is 'false'; allowed: true or false"),
         ({"prompt": {"memory": 1}}, "prompt.memory is 1; allowed: true or false"),

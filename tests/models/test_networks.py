@@ -83,6 +83,7 @@ def test_a_wrong_config_names_the_file_and_the_nearest(tmp_path: Path, change: d
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": "recurrent-network", "n_layers": 2}))
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(ConfigError, match=r"config.json: the config lacks d_features; a recurrent-network needs model"):
         load_subject(tmp_path)
 
