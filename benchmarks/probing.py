@@ -26,7 +26,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from probes.linear import RidgeFitter, assign_folds, probe_batches, probe_layers
+from probes.linear import probe_batches, probe_layers
+from probes.ridge import RidgeFitter, assign_folds
 
 LAYERS, FEATURES, TARGETS, ROWS_PER_TASK, FOLDS = 12, 64, 16, 50, 5
 ALPHAS = (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4)

@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from scipy import stats
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -37,7 +37,7 @@ TASKS_PER_BATCH = 25  # of the layer-by-layer forward, which needs tokens x toke
 
 @runtime_checkable
 class Predictor(Protocol):
-    """A subject or a learner: predictions [seeds, tasks, queries, 1] on prompts with batch axes (seeds or 1, tasks)."""
+    """A subject or learner: predictions [seeds, tasks, queries, out] on prompts with batch axes (seeds or 1, tasks)."""
 
     def predict(self, prompt: Prompt) -> Tensor: ...
 
@@ -76,7 +76,7 @@ class Subject:
         return self.looped and isinstance(self.predictor, LinearTransformer)
 
 
-def predict(predictor: Predictor, prompt: Prompt) -> Float[Tensor, "seeds tasks queries 1"]:
+def predict(predictor: Predictor, prompt: Prompt) -> Inexact[Tensor, "seeds tasks queries out"]:
     """predictor.predict(prompt), by the collapsed forward where attention is linear."""
     if not isinstance(predictor, LinearTransformer):
         return predictor.predict(prompt)
@@ -136,7 +136,7 @@ class Interval:
 class Comparison:
     """A subject and all rivals on held-out tasks.
 
-    disagreement: E (f - g)^2 / E f^2 per task, f the subject; NaN on tasks where either diverges.
+    disagreement: E |f - g|^2 / E |f|^2 per task, f the subject; NaN on tasks where either diverges.
     distance: distance[a][b] is the median over tasks of the same ratio with rival a for f and rival b for g.
     diverged, rival_diverged: the share of tasks on which they diverge.
     skill, rival_skill: 1 - MSVE / MSVE of predicting zero, against true values, over the tasks where neither diverges.

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from algorithms.fit import DIVERGED, converges, fit_bank, one_thread, square_mean
+from algorithms.fit import DIVERGED, as_real, converges, fit_bank, one_thread, square_mean
 from algorithms.learner import Learner
 from probes.behaviour import Interval, Predictor, predict, task_interval
 from probes.interventions import CausalTest
@@ -78,11 +78,13 @@ def run_tests(
             findings.append(CausalFinding(test.name, obstacle, torch.empty(0, 0), {}))
             continue
         asked = test.prompt(prompt)
-        f, seen = predict(subject, asked), test.seen(subject, asked)
+        f, seen = predict(subject, asked), as_real(test.seen(subject, asked))
         rivals = {}
         for name, learner in learners.items():
             predicted = test.predicted(learner, asked)
-            rivals[name] = None if predicted is None else _agree(f, seen, learner.predict(asked), predicted, asked)
+            rivals[name] = None
+            if predicted is not None:
+                rivals[name] = _agree(f, seen, learner.predict(asked), as_real(predicted), asked)
         effect = _power(seen, asked) / square_mean(f, asked)
         findings.append(CausalFinding(test.name, "", torch.where(_sound(f, seen, asked), effect, torch.nan), rivals))
     return findings

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from probes.behaviour import Predictor, predict
@@ -27,11 +27,18 @@ SAME_STATE = 1e-6  # features this near in every entry belong to one state
 Kernel = Float[Tensor, "seeds tasks queries n"]
 
 
-def with_tokens(prompt: Prompt, tokens: Float[Tensor, "seeds tasks pos width"]) -> Prompt:
+def with_tokens(prompt: Prompt, tokens: Inexact[Tensor, "seeds tasks pos width"]) -> Prompt:
     """The same questions about other tokens, which may differ between seeds."""
     fields = {name: getattr(prompt, name) for name in ("answers", "task", "weights")}
     own = {name: value.expand(len(tokens), *value.shape[1:]) for name, value in fields.items()}
     return replace(prompt, tokens=tokens, **own)
+
+
+def rewritten(prompt: Prompt, name: str, values: Float[Tensor, "*batch pos slot"]) -> Prompt:
+    """The same prompt with a named block of every token, queries included, set to `values`."""
+    tokens = prompt.tokens.expand(*values.shape[:-1], -1).clone()
+    tokens[..., prompt.layout[name]] = values
+    return with_tokens(prompt, tokens)
 
 
 def stitching_prompt(layout: TokenLayout, context_length: int, n_tasks: int) -> Prompt:
@@ -71,7 +78,7 @@ def response_to_reward(predictor: Predictor, prompt: Prompt) -> Float[Tensor, "s
 
 
 def response_kernel(predictor: Predictor, prompt: Prompt) -> Kernel:
-    """d prediction / d reward_j, exact: one backward pass for all queries."""
+    """d prediction / d reward_j, or label_j, exact: one backward pass for all queries."""
     n_seeds = predict(predictor, prompt.select(slice(0, 1))).shape[0]
     # a copy of the tokens per seed, lest the seeds' derivatives be summed
     tokens = prompt.tokens.detach().expand(n_seeds, *prompt.tokens.shape[1:]).clone().requires_grad_()
@@ -80,7 +87,7 @@ def response_kernel(predictor: Predictor, prompt: Prompt) -> Kernel:
     pick = torch.eye(len(prompt.queries), dtype=predictions.dtype)[:, None, None, :, None]
     outputs = pick.expand(-1, *predictions.shape).contiguous()
     (slopes,) = torch.autograd.grad(predictions, tokens, outputs, is_grads_batched=True)
-    return prompt.layout.read(slopes, "reward")[..., prompt.is_context, 0].permute(1, 2, 0, 3)
+    return prompt.layout.read(slopes, prompt.layout.target)[..., prompt.is_context, 0].permute(1, 2, 0, 3)
 
 
 def hops(prompt: Prompt) -> Float[Tensor, "*batch queries n"]:

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float64, Int, Num
 from torch import Tensor
 
-from probes.linear import ALPHAS, align, probe_layers, ratio_table
+from probes.linear import ALPHAS, probe_layers, ratio_table
+from probes.ridge import align
 
 
 def shuffle_targets(

@@ -12,13 +12,16 @@ token.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
 
+from algorithms.gradient_descent import Averaging
 from algorithms.learner import Learner, as_constant, constants, per_step, read_values
+from algorithms.least_squares import ConjugateGradient, Newton
 from algorithms.td_plus_plus import TDPlusPlus
 from algorithms.temporal_difference import (
     TD0,
@@ -32,7 +35,8 @@ from algorithms.temporal_difference import (
     Transitions,
     transitions,
 )
-from probes.causal_prompts import with_tokens
+from probes.causal_prompts import rewritten, with_tokens
+from probes.example_counterfactuals import DESCENTS, step_examples
 from tasks.layout import Prompt
 
 Values = Float[Tensor, "*batch queries 1"]
@@ -46,13 +50,6 @@ class SystemLearner(Protocol):
     def system(self, context: Transitions) -> System: ...
 
     def iterates(self, matrix: Tensor, vector: Tensor) -> list[Tensor]: ...
-
-
-def rewritten(prompt: Prompt, name: str, values: Float[Tensor, "*batch pos slot"]) -> Prompt:
-    """The same prompt with a named block of every token, queries included, set to `values`."""
-    tokens = prompt.tokens.expand(*values.shape[:-1], -1).clone()
-    tokens[..., prompt.layout[name]] = values
-    return with_tokens(prompt, tokens)
 
 
 def in_context(prompt: Prompt, context: Float[Tensor, "*batch n width"]) -> Prompt:
@@ -79,7 +76,9 @@ def without_bootstrap(learner: Learner, prompt: Prompt) -> Values | None:
 
 def deeper(learner: Learner, factor: int) -> Learner:
     """The learner with `factor` times the steps; those that do not iterate are done and stay as they are."""
-    if isinstance(learner, (*ITERATIVE, AverageRewardTD, TDPlusPlus)) and not isinstance(learner, RewardAverage):
+    if isinstance(learner, (RewardAverage, Averaging)):
+        return learner
+    if isinstance(learner, (*ITERATIVE, AverageRewardTD, TDPlusPlus, *DESCENTS, Newton, ConjugateGradient)):
         return replace(learner, n_steps=factor * learner.n_steps)
     return learner
 
@@ -90,6 +89,8 @@ def tokens_at(learner: Learner, prompt: Prompt, layer: int) -> Prompt | None:
     None where no residual stream holds the learner's errors: solvers, and average-reward TD where there is no memory
     slot, in which it keeps what its errors add to the rewards.
     """
+    if "label" in prompt.layout:
+        return step_examples(learner, prompt, 0, layer)
     if isinstance(learner, TDPlusPlus):
         return _step_tokens(learner, prompt, 0, layer)
     slot = _slot(learner, prompt)
@@ -107,6 +108,11 @@ def tokens_at(learner: Learner, prompt: Prompt, layer: int) -> Prompt | None:
 def resume(learner: Learner, tokens: Prompt, layer: int) -> Values:
     """The final predictions from (possibly edited) `tokens_at` this layer. Raises TypeError where there are none."""
     layout = tokens.layout
+    if "label" in layout:
+        final = step_examples(learner, tokens, layer, sys.maxsize)
+        if final is None:
+            raise TypeError(f"{type(learner).__name__} has no step {layer} to go on from")
+        return -layout.read(final.query_tokens, "label")
     if isinstance(learner, TDPlusPlus):
         return -layout.read(_step_tokens(learner, tokens, layer, learner.n_steps).query_tokens, "reward")
     slot = _slot(learner, tokens)

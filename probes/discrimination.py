@@ -15,7 +15,7 @@ pairs do not count.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,9 +24,10 @@ from algorithms.bank import build, one_function, richer
 from algorithms.fit import DIVERGED, converges, disagreement, fit_bank, one_thread
 from algorithms.learner import Learner, constants
 from models.config import ConfigError
-from tasks.cartpole import CartPoleFamily
-from tasks.layout import Prompt, TokenLayout
+from tasks.autoregressive import AutoregressiveFamily
+from tasks.layout import Prompt, PromptSource, TokenLayout
 from tasks.markov_reward import TaskFamily
+from tasks.regression import RegressionFamily
 
 FITTING_TASKS = 32
 HELD_OUT_TASKS = 64
@@ -36,18 +37,17 @@ MOST_DIVERGED = 0.25
 
 @dataclass(frozen=True)
 class PromptFamily:
-    """A way to ask. `loops`: the depth at test time as a multiple of the subject's; `reward` as in TaskFamily.
+    """A way to ask: on which tasks, with how much context, at what depth.
 
-    `discount` is what the tokens' next features carry, whatever the subject was trained on.
+    `loops` is the depth at test time as a multiple of the subject's. `discount` is what the tokens' next features
+    carry, whatever the subject was trained on; tokens of other kinds have none, and leave it at 1.
     """
 
     name: str
+    source: PromptSource
     context_length: int
-    n_states: int
     discount: float
     loops: int = 1
-    reward: str = "dense"
-    feature_rank: int | None = None
 
 
 Gaps = dict[str, dict[str, float]]
@@ -78,45 +78,57 @@ class Separation:
 
 
 def candidates(
-    *, looped: bool, d_features: int, context_length: int, n_states: int, discount: float
+    source: PromptSource, layout: TokenLayout, *, looped: bool, context_length: int, longest: int | None = None
 ) -> tuple[PromptFamily, ...]:
-    """The subject's own prompts, which the arguments describe, then families that differ from them in one thing."""
-    own = PromptFamily("own prompts", context_length, n_states, discount)
-    lengths = {max(1, d_features // 2), d_features, 2 * d_features, 4 * context_length} - {context_length}
-    ranks = {1, d_features // 2} - {0, d_features}
+    """The subject's own prompts, which the arguments describe, then families that differ from them in one thing.
+
+    longest: the longest context that the subject can read, None where there is no such limit.
+    """
+    own, d = PromptFamily("own prompts", source, context_length, layout.discount), layout.d_features
+    lengths = {n for n in (max(1, d // 2), d, 2 * d, 4 * context_length) if longest is None or n <= longest} - {
+        context_length
+    }
+    discounts = {0.5, 0.99, 2.0} - {layout.discount} if "next_features" in layout else ()
     return (
         own,
         *(replace(own, name=f"{k} times the loops", loops=k) for k in (2, 4) if looped),
         *(replace(own, name=f"context of {n}", context_length=n) for n in sorted(lengths)),
-        *(replace(own, name=f"{n} states", n_states=n) for n in (5, 20, 40) if n != n_states),
-        *(replace(own, name=f"{reward} reward", reward=reward) for reward in ("sparse", "terminal")),
-        *(replace(own, name=f"tokens discounted by {g}", discount=g) for g in (0.5, 0.99, 2.0) if g != discount),
-        *(replace(own, name=f"features of rank {rank}", feature_rank=rank) for rank in sorted(ranks)),
+        *(replace(own, name=name, source=changed) for name, changed in _variants(source)),
+        *(replace(own, name=f"tokens discounted by {g}", discount=g) for g in sorted(discounts)),
     )
 
 
-def prompts_from(source: TaskFamily | CartPoleFamily, layout: TokenLayout) -> Prompts:
-    """Prompts for a subject that reads `layout`, on tasks of `source` but for what the family says; all states queried.
+def _variants(source: PromptSource) -> Iterator[tuple[str, PromptSource]]:
+    """The tasks with one change, by name; CartPole has no chain to make longer and no rewards to thin out."""
+    if isinstance(source, TaskFamily):
+        for n in (5, 20, 40):
+            if n != source.n_states:
+                yield f"{n} states", replace(source, n_states=n)
+        for reward in ("sparse", "terminal"):
+            yield f"{reward} reward", replace(source, reward=reward, representable=False)
+        for rank in sorted({1, source.d_features // 2} - {0, source.d_features}):
+            yield f"features of rank {rank}", replace(source, feature_rank=rank)
+    if isinstance(source, RegressionFamily):
+        for covariates in ("sphere", "student-t"):
+            if covariates != source.covariates:
+                yield f"{covariates} covariates", replace(source, covariates=covariates)
+        yield "a prior of mean 1", replace(source, prior_mean=1.0)
+        yield "label noise of 0.5", replace(source, noise=0.5)
+    if isinstance(source, AutoregressiveFamily):
+        for first in {"ones", "random"} - {source.first}:
+            yield f"{first} first states", replace(source, first=first)
 
-    CartPole has no chain to make longer and no rewards to thin out: of its families only context, discount and loops
-    may differ.
+
+def prompts_from(layout: TokenLayout) -> Prompts:
+    """Prompts of any family for a subject that reads `layout`, every state or query of a task asked for.
 
     The layout keeps the subject's discount where the tokens carry another one. Subject and learners alike then read
     next features that are longer or shorter, and a learner's gamma means what it meant on the subject's own prompts.
     """
 
     def prompts(family: PromptFamily, purpose: str, n: int) -> Prompt:
-        tasks = source
-        if isinstance(source, TaskFamily):
-            tasks = replace(
-                source,
-                n_states=family.n_states,
-                reward=family.reward,
-                feature_rank=family.feature_rank,
-                representable=source.representable and family.reward == "dense",
-            )
         as_written = replace(layout, discount=family.discount)
-        prompt = tasks.fresh_prompt([0], purpose, 0, n, family.context_length, as_written)
+        prompt = family.source.fresh_prompt([0], purpose, 0, n, family.context_length, as_written)
         return replace(prompt.to(torch.float64), layout=layout)
 
     return prompts
@@ -159,8 +171,8 @@ def separations(
 
 def distinct_pairs(names: Collection[str], n_steps: int, shared: bool) -> list[tuple[str, str]]:
     """The ordered pairs (a, b) that count: b does not contain a, and they are not one function at this depth."""
-    above, same = richer(n_steps, shared), one_function(n_steps)
-    return [(a, b) for a in names for b in names if a != b and b not in above[a] and not {a, b} <= same]
+    above = richer(n_steps, shared)
+    return [(a, b) for a in names for b in names if a != b and b not in above[a] and a not in one_function(b, n_steps)]
 
 
 @one_thread()

@@ -63,18 +63,23 @@ class CausalTest:
 
 
 def standard_tests(n_layers: int, probed: Learner | None = None) -> tuple[CausalTest, ...]:
-    """All tests of a network of this depth; erasure only where a learner is given whose TD error is probed."""
-    inner = range(1, n_layers)
-    erasures = [make(layer, probed) for layer in inner for make in (erasure, random_erasure)] if probed else []
+    """All tests of a value estimator of this depth; erasure only where a learner is given whose TD error is probed."""
     return (
         bootstrap_lesion(),
         *map(discount_counterfactual, DISCOUNTS),
         stitching(),
-        reward_response(),
+        response(),
         more_depth(2),
-        *map(td_error_swap, inner),
-        *erasures,
+        *map(td_error_swap, range(1, n_layers)),
+        *erasures(n_layers, probed),
     )
+
+
+def erasures(n_layers: int, probed: Learner | None) -> list[CausalTest]:
+    """Erasure and its control before every inner layer; none where no learner is probed."""
+    if probed is None:
+        return []
+    return [make(layer, probed) for layer in range(1, n_layers) for make in (erasure, random_erasure)]
 
 
 def bootstrap_lesion() -> CausalTest:
@@ -116,8 +121,8 @@ def stitching() -> CausalTest:
     return CausalTest("stitching", "predictor", response_to_reward, response_to_reward, chains)
 
 
-def reward_response() -> CausalTest:
-    """The response kernel d prediction / d reward_j; the change has one entry per context token j."""
+def response() -> CausalTest:
+    """The response kernel d prediction / d reward_j, or label_j; the change has one entry per context token j."""
     return CausalTest("response kernel", "predictor", response_kernel, response_kernel)
 
 
@@ -138,24 +143,25 @@ def td_error_swap(layer: int) -> CausalTest:
 
     Both slots that hold it: the reward slot and, where there is one, the memory slot.
     """
+    return layer_edit(f"TD-error swap at {layer}", layer, swap_errors)
 
-    def swap(tokens: Prompt, _: Prompt) -> list[Tensor]:
-        context = tokens.context.clone()
-        for name in ("reward", "memory"):
-            if name in tokens.layout:
-                context[..., tokens.layout[name]] = tokens.layout.read(tokens.context, name).roll(1, -3)
-        return [context]
 
-    return _layer_edit(f"TD-error swap at {layer}", layer, swap)
+def swap_errors(tokens: Prompt, _: Prompt) -> list[Tensor]:
+    """The context tokens with the errors of the task before, in every slot that holds them."""
+    context = tokens.context.clone()
+    for name in (tokens.layout.target, "memory"):
+        if name in tokens.layout:
+            context[..., tokens.layout[name]] = tokens.layout.read(tokens.context, name).roll(1, -3)
+    return [context]
 
 
 def erasure(layer: int, probed: Learner) -> CausalTest:
-    """Erases what a linear probe of the context tokens at a layer finds of the probed learner's TD error (LEACE)."""
+    """Erases what a linear probe of the context tokens at a layer finds of the probed learner's errors (LEACE)."""
 
     def erase(tokens: Prompt, prompt: Prompt) -> list[Tensor]:
         return [_erased(layer, probed, tokens, prompt)]
 
-    return _layer_edit(f"erasure at {layer}", layer, erase)
+    return layer_edit(f"erasure at {layer}", layer, erase)
 
 
 def random_erasure(layer: int, probed: Learner) -> CausalTest:
@@ -166,10 +172,10 @@ def random_erasure(layer: int, probed: Learner) -> CausalTest:
         draws = normals([0], "erasure/placebo", 0, N_PLACEBOS, prompt.layout.width, 1)[0].to(erased)
         return [norm_matched_placebo(tokens.context.expand_as(erased), erased, draw / draw.norm()) for draw in draws]
 
-    return _layer_edit(f"random erasure at {layer}", layer, displace)
+    return layer_edit(f"random erasure at {layer}", layer, displace)
 
 
-def _layer_edit(name: str, layer: int, edit: Edit) -> CausalTest:
+def layer_edit(name: str, layer: int, edit: Edit) -> CausalTest:
     """The same edits of the context tokens at a layer, in the subject's residual stream and in a learner's tokens."""
     hook_name = f"blocks.{layer}.hook_resid_pre"
 
@@ -195,13 +201,15 @@ def _write(value: Tensor, _: Tensor, hook: HookPoint) -> Tensor:
 
 def _erased(layer: int, probed: Learner, tokens: Prompt, prompt: Prompt) -> Tensor:
     """LEACE (arXiv 2306.03819), x - left right (x - mean), fitted per seed on the context tokens of all sound tasks."""
-    context, td_error = tokens.context, probed(prompt).internals["td_error"][layer]
-    batch = torch.broadcast_shapes(context.shape[:-1], td_error.shape)
-    context, td_error = context.expand(*batch, -1), td_error[..., None].expand(*batch, 1)
-    power = context.square().sum(-1).mean(-1) + td_error.square().mean((-2, -1))
+    context, errors = tokens.context, probed(prompt).error
+    assert errors is not None  # only a learner that has them is probed
+    error = errors[layer]
+    batch = torch.broadcast_shapes(context.shape[:-1], error.shape)
+    context, error = context.expand(*batch, -1), error[..., None].expand(*batch, 1)
+    power = context.square().sum(-1).mean(-1) + error.square().mean((-2, -1))
     sound = power.isfinite() & (power <= DIVERGED**2 * power.nanmedian(-1, keepdim=True).values)
     # the library's fitter takes one data set
-    seeds = zip(context, td_error, sound, strict=True)
+    seeds = zip(context, error, sound, strict=True)
     fits = [_leace(x[kept].flatten(0, 1), z[kept].flatten(0, 1)) for x, z, kept in seeds]
     left, right, mean = (torch.stack(part)[:, None] for part in zip(*fits, strict=True))
     return context - (context - mean[..., None, :]) @ right.mT @ left.mT

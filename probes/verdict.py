@@ -138,8 +138,8 @@ def decide(
     enough = [s for s in fitting if not any(removes(thresholds.removed, r, s) for r in above[s] if r in fitting)]
     named = [name for name in enough if not any(name in above[simpler] for simpler in enough)]
     best = min(named, key=median.__getitem__)
-    same = one_function(n_steps)
-    group = same if best in same and same <= above[best] | {best} else frozenset({best})
+    same = one_function(best, n_steps)
+    group = same if same <= above[best] | {best} else frozenset({best})
     noise = max(median[best], FLOOR)
     rivals = [other for other in tasks.keys() - group - above[best] if lost[other] <= MOSTLY]
     inseparable = {

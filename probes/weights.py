@@ -97,17 +97,21 @@ class WeightReading:
                 starts[name]["preconditioner"] = fit.C[:, None]
         return starts
 
+    def constants(self) -> dict[str, PerLayer]:
+        """What a reader wants to see first."""
+        return {"alpha_eff": self.alpha_eff, "gamma_eff": self.gamma_eff}
+
     def table(self) -> pd.DataFrame:
         """Tidy: seed, layer, target ("head 0", "reward,features"; empty where there is one), learner, metric, value."""
         blocks = [name for name, _ in self.layout.blocks]
         heads = [f"head {h}" for h in range(self.p_others.shape[2])] if self.p_others.shape[2] > 1 else [""]
         pairs = [f"{head} {row},{column}".strip() for head in heads for row in blocks for column in blocks]
         parts = [_tidy(getattr(self, metric), metric, heads) for metric in ELEMENTWISE]
-        parts += [_tidy(getattr(self, metric), metric, [""]) for metric in ("alpha_eff", "gamma_eff")]
+        parts += [tidy_layers(value, metric) for metric, value in self.constants().items()]
         parts += [_tidy(getattr(self, metric), metric, pairs) for metric in ("p_remainder", "q_remainder")]
         for learner, fit in self.constructions.items():
-            parts.append(_tidy(fit.distance, "construction_distance", [""], learner))
-            parts += [_tidy(value, name, [""], learner) for name, value in fit.constants.items()]
+            parts.append(tidy_layers(fit.distance, "construction_distance", learner))
+            parts += [tidy_layers(value, name, learner) for name, value in fit.constants.items()]
         return pd.concat(parts, ignore_index=True)
 
 
@@ -307,6 +311,11 @@ def _diagonal(matrix: Tensor) -> Tensor:
 
 def _squares(matrix: Tensor) -> Tensor:
     return matrix.square().sum((-2, -1))
+
+
+def tidy_layers(values: PerLayer, metric: str, learner: str = "") -> pd.DataFrame:
+    """Rows seed x layer."""
+    return _tidy(values, metric, [""], learner)
 
 
 def _tidy(values: Tensor, metric: str, targets: list[str], learner: str = "") -> pd.DataFrame:

@@ -1,10 +1,11 @@
-"""What several test files need: evaluation prompts in float64, and random networks."""
+"""What several test files need: failing commands, evaluation prompts in float64, and random networks."""
 
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from learnscope import main
 from models.config import LinearTransformerConfig
 from models.linear import LinearTransformer
 from tasks.layout import Prompt, transition_layout
@@ -12,6 +13,21 @@ from tasks.markov_reward import TaskFamily, evaluation_prompt
 from tasks.streams import normals, uniforms
 
 torch.set_num_threads(1)  # tensors here are so small that threads would only wait for one another
+
+
+@pytest.fixture
+def failure(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
+    """Runs a command that must fail: exit status 2, nothing on standard output, and the one line that it returns."""
+
+    def run(arguments: list[str]) -> str:
+        assert main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("learnscope: ")
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from algorithms.bank import ONE_STEP, RIVALS, build, richer
+from algorithms.bank import RIVALS, build, one_function, richer
 from algorithms.fit import DIVERGED, disagreement
 from algorithms.temporal_difference import TD0
 from models import constructions
@@ -24,8 +24,10 @@ from tasks.markov_reward import TaskFamily
 
 D, GAMMA = 3, 0.9
 LAYOUT = transition_layout(D, discount=GAMMA)
-ASK = prompts_from(TaskFamily(d_features=D), LAYOUT)
-OWN = PromptFamily("own prompts", context_length=20, n_states=6, discount=GAMMA)
+TASKS = TaskFamily(n_states=6, d_features=D)
+ASK = prompts_from(LAYOUT)
+OWN = PromptFamily("own prompts", TASKS, context_length=20, discount=GAMMA)
+ONE_STEP = sorted(one_function("td0", 1))
 CONSTANTS = {
     "myopic": {"step_size": 1.2},
     "td0": {"step_size": 1.2, "gamma": 0.8},
@@ -76,7 +78,8 @@ class TestGaps:
     def test_one_step_is_one_function_on_any_prompts(self, shared):
         identity = {"preconditioner": 1.2 * torch.eye(D)[None]}
         learners = {name: build(name, 1, {**CONSTANTS, "preconditioned-td": identity}.get(name)) for name in ONE_STEP}
-        changes = ({}, {"context_length": 2}, {"reward": "terminal"}, {"discount": 0.5}, {"feature_rank": 1})
+        terminal, flat = (replace(TASKS, **change) for change in ({"reward": "terminal"}, {"feature_rank": 1}))
+        changes = ({}, {"context_length": 2}, {"source": terminal}, {"discount": 0.5}, {"source": flat})
         families = [replace(OWN, **change) for change in changes]
         for separation in separations(learners, families, ASK, n_steps=1, shared=shared):
             assert max(gap for gaps in separation.gap.values() for gap in gaps.values()) < 1e-10
@@ -149,7 +152,11 @@ class TestDepth:
 
 
 class TestSearch:
-    FAMILIES = (OWN, replace(OWN, name="context of 3", context_length=3), replace(OWN, name="40 states", n_states=40))
+    FAMILIES = (
+        OWN,
+        replace(OWN, name="context of 3", context_length=3),
+        replace(OWN, name="40 states", source=replace(TASKS, n_states=40)),
+    )
 
     def test_the_widest_smallest_gap_comes_first(self):
         ranked = separations(bank("td0", "td-lambda", "lstd"), self.FAMILIES, ASK, n_steps=3, shared=True)
@@ -184,36 +191,40 @@ class TestSearch:
 
 class TestPrompts:
     def test_candidates_differ_from_the_subjects_prompts_in_one_thing(self):
-        own, *others = candidates(looped=True, d_features=4, context_length=30, n_states=10, discount=0.9)
-        assert own == PromptFamily("own prompts", 30, 10, 0.9)
+        source, layout = TaskFamily(d_features=4), transition_layout(4, discount=0.9)
+        own, *others = candidates(source, layout, looped=True, context_length=30)
+        assert own == PromptFamily("own prompts", source, 30, 0.9)
         for family in others:
             changed = [f.name for f in fields(family) if getattr(family, f.name) != getattr(own, f.name)]
             assert len(changed) == 2
             assert "name" in changed
+            pairs = ((getattr(family.source, f.name), getattr(source, f.name)) for f in fields(source))
+            assert sum(a != b for a, b in pairs) == ("source" in changed)
         assert len({family.name for family in others}) == len(others)
         assert [family.context_length for family in others if family.context_length != 30] == [2, 4, 8, 120]
         assert [family.loops for family in others if family.loops > 1] == [2, 4]
 
     @pytest.mark.parametrize(("d", "n", "states", "discount"), [(1, 1, 5, 1.0), (2, 4, 20, 0.5), (8, 16, 40, 0.99)])
     def test_candidates_name_nothing_twice(self, d, n, states, discount):
-        families = candidates(looped=False, d_features=d, context_length=n, n_states=states, discount=discount)
+        source, layout = TaskFamily(n_states=states, d_features=d), transition_layout(d, discount=discount)
+        families = candidates(source, layout, looped=False, context_length=n)
         questions = [replace(family, name="") for family in families]
         assert len(set(questions)) == len(questions)
         assert all(family.loops == 1 for family in families)
 
     @pytest.mark.parametrize("change", [{"reward": "terminal"}, {"feature_rank": 2}, {"n_states": 5}], ids=str)
     def test_a_family_says_which_tasks_are_asked_about(self, change):
-        family = replace(OWN, **change)
-        tasks = TaskFamily(**{"n_states": 6, "d_features": D, **change})
+        tasks = replace(TASKS, **change)
+        family = replace(OWN, source=tasks)
         expected = tasks.fresh_prompt([0], "test", 0, 4, 20, LAYOUT).to(torch.float64)
         assert ASK(family, "test", 4).tokens.equal(expected.tokens)
         assert not ASK(family, "test", 4).tokens.equal(ASK(family, "another", 4).tokens)
 
     def test_representable_tasks_have_dense_rewards(self):
-        ask = prompts_from(TaskFamily(d_features=D, representable=True), LAYOUT)
-        assert not ask(OWN, "test", 4).tokens.equal(ASK(OWN, "test", 4).tokens)
-        sparse = replace(OWN, reward="sparse")
-        assert ask(sparse, "test", 4).tokens.equal(ASK(sparse, "test", 4).tokens)
+        families = candidates(replace(TASKS, representable=True), LAYOUT, looped=False, context_length=20)
+        for family in families:
+            assert isinstance(family.source, TaskFamily)
+            assert family.source.representable == (family.source.reward == "dense")
 
     def test_another_discount_of_the_tokens_is_another_gamma_for_subject_and_learner_alike(self):
         own, halved = ASK(OWN, "test", 4), ASK(replace(OWN, discount=0.45), "test", 4)

@@ -12,7 +12,8 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from probes.linear import ALPHAS, RidgeFitter, RidgeProbe, assign_folds, probe_batches, probe_layers, ratio_table
+from probes.linear import ALPHAS, RidgeProbe, probe_batches, probe_layers, ratio_table
+from probes.ridge import RidgeFitter, assign_folds
 
 
 def some_data(n_layers=2, n_rows=300, n_features=6, n_targets=3, n_groups=20, noise=1.0, seed=0):
