@@ -6,40 +6,29 @@ status 2. Heavy libraries are imported where they are needed, so that help comes
 
 from __future__ import annotations
 
-import io
 import json
-import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from importlib import import_module
-from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 import tyro
 
 # Before torch loads: threads that spin while they wait starve each other where several OpenMP runtimes share few cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from analyses.configs import ANALYSES, ContextLength, Preset, Task
-from models.config import require
-from tasks.errors import LearnscopeError
+from analyses.arguments import UsageError, as_typed, given_values, parse
+from analyses.configs import ANALYSES, Preset, Task
+from models.folder import read_config
+from tasks.errors import LearnscopeError, require
 
-# What a setting must be, whatever the analysis: checked before anything is loaded.
-RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    "gamma": (lambda value: 0 < value < 1, "above 0 and below 1"),
-    "lam": (lambda value: 0 <= value <= 1, "from 0 to 1"),
-    "step_size": (math.isfinite, "a finite number"),
-    "learning_rate": (lambda value: 0 < value < math.inf, "a finite number above 0"),
-    "probe_tasks": (lambda value: value >= 5, "at least 5, one for each fold"),
-    "weight_decay": (lambda value: 0 <= value < math.inf, "a finite number of at least 0"),
-}
-
+SMOKE = "smoke preset: a check that everything runs, no science; its numbers are no findings"
+ExampleTask = Literal["linear-regression", "unitary-autoregression", "orthogonal-autoregression", "haar-autoregression"]
 CORE = ("model-recovery", "causal-tests", "td-emergence", "td-probe", "constructions", "context-length")
 
 HELP = """\
@@ -77,10 +66,6 @@ A preset decides the defaults, and every setting can be changed: `learnscope run
 """
 
 
-class UsageError(LearnscopeError):
-    """A command line that cannot be understood; the message says what was given and what would do."""
-
-
 @dataclass(frozen=True)
 class Figures:
     """Redraws the figures of an analysis from its tables; nothing is computed."""
@@ -112,12 +97,12 @@ class Inspect:
 
     folder: tyro.conf.Positional[Path]
     """A run folder, or one of your own."""
-    task: Task
-    """Family of tasks to compare on."""
+    task: Task | ExampleTask
+    """Family of tasks; linear-regression for labelled examples (P, Q of width d + 1), autoregression for sequences."""
     n_states: int = 10
-    """States per task."""
-    context_length: int = 30
-    """Transitions in the context."""
+    """States per task, of Markov reward processes."""
+    context_length: int | None = None
+    """Transitions, or examples, in the context; None takes the papers': 30, or 20."""
     rivals: Literal["linear", "all"] = "linear"
     """linear: learners whose values are linear in the query's features; all: softmax TD too, which is slower to fit."""
     card: Path | None = None
@@ -135,11 +120,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             require("command", command, tuple(COMMANDS))
             COMMANDS[command](rest)
+    except BrokenPipeError:  # whoever reads, as `head` does, has seen enough; what is left must go somewhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("learnscope: interrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
     except (LearnscopeError, OSError) as error:
-        print("learnscope:", " ".join(str(error).split()), file=sys.stderr)
+        settings = (Inspect, *(analysis.config for analysis in ANALYSES.values()))
+        print("learnscope:", as_typed(" ".join(str(error).split()), settings), file=sys.stderr)
         return 2
     return 0
 
@@ -160,15 +148,15 @@ def run(arguments: list[str]) -> None:
         tables = compute(name, config)
         paths = draw(name, config.out, tables)
     print(
-        _module(name).summarise(tables), f"\ntables   {config.out / name / 'tables'}", f"figure   {paths[0]}", sep="\n"
+        _summary(name, config, tables), f"\ntables   {config.out / name / 'tables'}", f"figure   {paths[0]}", sep="\n"
     )
 
 
 def redraw(arguments: list[str]) -> None:
     if _wants_help(arguments):
-        _parse(Figures, arguments, "learnscope figures ANALYSIS")
+        parse(Figures, arguments, "learnscope figures ANALYSIS")
     name = _analysis("figures", arguments)
-    options = _parse(Figures, arguments[1:], f"learnscope figures {name}")
+    options = parse(Figures, arguments[1:], f"learnscope figures {name}")
     from analyses.tables import read_tables
 
     for path in draw(name, options.out, read_tables(options.out, name)):
@@ -176,7 +164,7 @@ def redraw(arguments: list[str]) -> None:
 
 
 def reproduce(arguments: list[str]) -> None:
-    options = _parse(Reproduce, arguments, "learnscope reproduce")
+    options = parse(Reproduce, arguments, "learnscope reproduce")
     require_device(options.device)
     from analyses.tables import read_setting, read_tables
 
@@ -191,16 +179,18 @@ def reproduce(arguments: list[str]) -> None:
         with redirect_stdout(sys.stderr):
             tables = read_tables(config.out, name) if complete else compute(name, config)
             paths = draw(name, config.out, tables)
-        print(f"{name}: {_module(name).summarise(tables)}", f"  figure   {paths[0]}\n", sep="\n", flush=True)
+        print(f"{name}: {_summary(name, config, tables)}", f"  figure   {paths[0]}\n", sep="\n", flush=True)
     trained = replace(ANALYSES["td-emergence"].preset(options.preset), out=options.out, device=options.device)
     from analyses.subjects import trained_subject
 
     folder = trained_subject(trained).folder
     show_inspection(Inspect(folder, trained.task, trained.n_states, trained.context_length))
+    if options.preset == "smoke":
+        print(f"({SMOKE})")
 
 
 def inspect(arguments: list[str]) -> None:
-    show_inspection(_parse(Inspect, arguments, "learnscope inspect"))
+    show_inspection(parse(Inspect, arguments, "learnscope inspect"))
 
 
 COMMANDS = {"list": show_list, "run": run, "figures": redraw, "reproduce": reproduce, "inspect": inspect}
@@ -209,10 +199,10 @@ COMMANDS = {"list": show_list, "run": run, "figures": redraw, "reproduce": repro
 def parse_config(name: str, arguments: list[str]) -> Any:
     """The settings of an analysis: its preset's, changed by the arguments. Raises UsageError or ConfigError."""
     analysis, prog = ANALYSES[name], f"learnscope run {name}"
-    preset = next(iter(_given(analysis.config, arguments, prog).get("preset", ())), "laptop")
+    preset = next(iter(given_values(analysis.config, arguments, prog).get("preset", ())), "laptop")
     times = "\n".join(f"  --preset {preset:8}{minutes}" for preset, minutes in analysis.minutes.items())
     description = f"{analysis.question}\n\nTime on two cores:\n{times}\n\nIt leaves <out>/{name}/tables and figures."
-    return _parse(analysis.config, arguments, prog, description=description, default=analysis.preset(preset))
+    return parse(analysis.config, arguments, prog, description=description, default=analysis.preset(preset))
 
 
 def compute(name: str, config: Any) -> dict[str, Any]:
@@ -245,11 +235,12 @@ def require_device(name: str) -> None:
 
 
 def show_inspection(options: Inspect) -> None:
+    read_config(options.folder)  # before libraries load, which takes seconds
+    if sys.stderr.isatty():
+        print("loading torch and transformer_lens", file=sys.stderr)
     from analyses.answer import render
     from analyses.inspect import inspect
 
-    if options.card and options.card.exists() and not options.card.is_dir():
-        raise UsageError(f"--card is the file {options.card}; give a folder")
     sizes = {"n_states": options.n_states, "context_length": options.context_length}
     with redirect_stdout(sys.stderr):
         report = inspect(options.folder, options.task, rivals=options.rivals, **sizes)
@@ -265,6 +256,12 @@ def show_inspection(options: Inspect) -> None:
 
 def _module(name: str) -> ModuleType:
     return import_module(f"analyses.{name.replace('-', '_')}")
+
+
+def _summary(name: str, config: Any, tables: Mapping[str, Any]) -> str:
+    """What an analysis found; of the smoke preset, that it found nothing."""
+    found = _module(name).summarise(tables)
+    return f"{found}\n({SMOKE})" if config.preset == "smoke" else found
 
 
 def _setting(config: Any) -> dict[str, Any]:
@@ -292,69 +289,6 @@ def _analysis(command: str, arguments: list[str]) -> str:
         raise UsageError(f"{command} needs an analysis first: learnscope {command} {{{'|'.join(ANALYSES)}}} [settings]")
     require("analysis", arguments[0], tuple(ANALYSES))
     return arguments[0]
-
-
-def _parse(settings: type, arguments: list[str], prog: str, **options: Any) -> Any:
-    """An instance of the dataclass `settings`. Raises UsageError; prints the help and ends where that is asked for."""
-    _given(settings, arguments, prog)
-    screen = io.StringIO()
-    try:
-        with redirect_stderr(screen):
-            parsed = tyro.cli(settings, args=arguments, prog=prog, **options)
-    except SystemExit as end:
-        if not end.code:
-            raise
-        # tyro draws a box: a title, what is wrong, a rule, and further help
-        lines = takewhile(lambda line: "──" not in line, screen.getvalue().splitlines()[1:])
-        message = " ".join(line.strip("│ ") for line in lines).rstrip(".")
-        raise UsageError(f"{message}. Hint: {prog} --help") from None
-    for name, value in asdict(parsed).items():
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int) and not isinstance(number, bool) and number < 1:
-                raise UsageError(f"{_flag(name)} is {number}; it must be at least 1")
-            if name in RANGES and not RANGES[name][0](number):
-                raise UsageError(f"{_flag(name)} is {number}; it must be {RANGES[name][1]}")
-    if isinstance(parsed, ContextLength):
-        if parsed.min_states > parsed.n_states:
-            raise UsageError(f"--min-states is {parsed.min_states}; it must be at most --n-states, {parsed.n_states}")
-        if parsed.n_tasks * parsed.seeds < 2:
-            raise UsageError("--n-tasks is 1; intervals need at least 2, or more seeds")
-    return parsed
-
-
-def _given(settings: type, arguments: list[str], prog: str) -> dict[str, list[str]]:
-    """The values that follow each option, by field. Raises UsageError or ConfigError, naming the nearest choice."""
-    hints = get_type_hints(settings)
-    fields = {_flag(name): name for name in hints}
-    fields |= {_flag(f"no_{name}"): name for name, hint in hints.items() if hint is bool}
-    given: dict[str, list[str]] = {}
-    values: list[str] = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if not flag.startswith("--"):
-            values.append(argument)
-        elif (flag := _flag(flag[2:])) in fields:
-            values = given[fields[flag]] = [value] if equals else []
-        elif flag != "--help" and not flag.startswith("--tyro-"):
-            near = get_close_matches(flag, fields, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f". Hint: {prog} --help"
-            raise UsageError(f"{prog} has no option {flag}{hint}")
-    for name, entries in given.items():
-        for entry in entries if get_origin(hints[name]) is tuple else entries[:1]:
-            if choices := _choices(hints[name]):
-                require(_flag(name), entry, choices)
-    return given
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _choices(hint: Any) -> tuple[str, ...]:
-    """What a Literal, or a tuple of it, allows; empty for other types."""
-    if get_origin(hint) is Literal:
-        return get_args(hint)
-    return next((choices for inner in get_args(hint) if (choices := _choices(inner))), ())
 
 
 if __name__ == "__main__":

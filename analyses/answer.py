@@ -31,7 +31,8 @@ def render(report: dict[str, Any]) -> str:
         f"{statistics.fmean(subject['diverged']):.1%} of the tasks diverge",
     ]
     if report["weights"] is not None:
-        lines.append("Weights: alpha_eff, gamma_eff per layer, median over seeds: " + _weights(report["weights"]))
+        names = ", ".join(report["weights"])
+        lines.append(f"Weights: {names} per layer, median over seeds: " + _weights(report["weights"]))
     if report["seed_disagreement"] is not None:
         lines.append(f"Seeds:   they disagree with each other by {_number(report['seed_disagreement'])}")
     nearest = min(report["rivals"], key=lambda name: _or_infinity(report["rivals"][name]["disagreement"]))
@@ -66,6 +67,8 @@ def _levels(seeds: list[dict[str, Any]]) -> list[str]:
 
 def _finding(finding: dict[str, Any], missed: dict[str, dict[str, float | None]], named: list[str]) -> list[str]:
     """A finding in two lines: the rivals that the answer names, and those that leave the least unexplained."""
+    if not finding["seen"]:
+        return [f"  {finding['test']}: does not apply, {finding['note']}"]
     order = sorted(missed, key=lambda name: _or_infinity(missed[name]["value"]))
     nearest = [name for name in order if name not in finding["excluded"]][:MOST_NEAREST]
     first = [name for name in order if name in named or name in nearest] or order[:1]
@@ -182,6 +185,8 @@ def _confidence(verdict: dict[str, Any]) -> list[str]:
 
 def _bootstraps(report: dict[str, Any]) -> list[str]:
     """What the answer says about bootstrapping, which the names alone may hide."""
+    if not ({*report["rivals"]} - {"zero"}) & {*NO_BOOTSTRAP}:
+        return []
     n_steps, lines, without = report["subject"]["n_layers"], [], Counter()
     every = 0  # seeds in which all named learners bootstrap
     for seed in report["seeds"]:
@@ -203,8 +208,8 @@ def _bootstraps(report: dict[str, Any]) -> list[str]:
 
 
 def _weights(weights: dict[str, Any]) -> str:
-    layers = zip(*(zip(*weights[name], strict=True) for name in ("alpha_eff", "gamma_eff")), strict=True)
-    return ", ".join(f"{_number(_median(alpha))} {_number(_median(gamma))}" for alpha, gamma in layers)
+    layers = zip(*(zip(*seeds, strict=True) for seeds in weights.values()), strict=True)
+    return ", ".join(" ".join(_number(_median(values)) for values in constants) for constants in layers)
 
 
 def _constants(constants: dict[str, Any]) -> str:

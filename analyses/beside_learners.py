@@ -12,11 +12,13 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from algorithms.bank import LEARNERS, NO_BOOTSTRAP
+from algorithms.bank import NO_BOOTSTRAP, RIVALS
 from algorithms.fit import Fit, converges, fit_bank, square_mean
 from algorithms.learner import Learner
 from algorithms.softmax_td import SoftmaxTD
 from algorithms.temporal_difference import TD0, transitions
+from analyses.evidence import card
+from analyses.inspect import report
 from analyses.subjects import TrainedSubject, held_out_prompt
 from analyses.tables import select, tidy
 from probes.behaviour import (
@@ -33,6 +35,7 @@ from probes.verdict import FITS
 from tasks.layout import Prompt
 
 FITTING_TASKS, HELD_OUT_TASKS = 128, 200
+BANK = (*RIVALS, "softmax-td")
 # One value for all states of a context, a multiple of its mean reward. Rewards that do not average to zero give values
 # that are mostly this constant, which no learner that is linear in the features has, and every softmax can write.
 MEAN_REWARD = "mean-reward"
@@ -40,7 +43,7 @@ SIMILARITIES = ("iws", "ss", "vd")
 
 
 def beside_learners(
-    subject: TrainedSubject, labels: Mapping[str, str], rivals: Collection[str] = LEARNERS.keys()
+    subject: TrainedSubject, labels: Mapping[str, str], rivals: Collection[str] = BANK
 ) -> dict[str, pd.DataFrame]:
     """Tables scores and rivals on held-out tasks; `labels` (analysis, subject) fill whole columns."""
     network, settings = subject.network(), subject.settings
@@ -54,6 +57,29 @@ def beside_learners(
     return {
         "scores": similarity(subject, learners, comparison, held_out, labels),
         "rivals": distances(subject, fits, comparison, labels),
+    }
+
+
+def evidence_tables(
+    subject: TrainedSubject, labels: Mapping[str, str], rivals: Collection[str] = BANK
+) -> dict[str, pd.DataFrame]:
+    """Tables answers and findings of the evidence card, as `learnscope inspect` finds them; `labels` fill columns.
+
+    network: the subject in words, as the card is headed.
+    """
+    settings = subject.settings
+    told = report(
+        subject.network(),
+        settings.task,
+        n_states=settings.n_states,
+        context_length=settings.context_length,
+        fitting_tasks=FITTING_TASKS,
+        held_out_tasks=HELD_OUT_TASKS,
+        rivals=rivals,
+    )
+    return {
+        name: table.assign(network=table["subject"], seed=table["seed"].map(dict(enumerate(subject.seeds))), **labels)
+        for name, table in card(told).items()
     }
 
 

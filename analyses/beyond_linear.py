@@ -3,7 +3,8 @@
 ReLU attention, softmax attention over keys (the standard one) and over queries (what arXiv 2405.13861 calls softmax),
 and softmax attention with MLPs, all trained by the same multi-task TD beside the linear one. Their values need not be
 linear in the query's features, so IWS and SS part, weights say little, and weighted-softmax TD (arXiv 2605.07333)
-joins the rivals.
+joins the rivals. Each ensemble gets the evidence card that
+`learnscope inspect --rivals all` would draw of it: a verdict per seed, and the findings behind it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from analyses.beside_learners import beside_learners, describe
+from analyses.beside_learners import beside_learners, describe, evidence_tables
 from analyses.configs import BeyondLinear
+from analyses.evidence import verdict_counts
+from analyses.parallel import in_parallel
 from analyses.subjects import TrainedSubject, subject_settings, trained_subject
-from analyses.tables import tidy
+from analyses.tables import select, tidy
 from models.config import ConfigError, ValueTransformerConfig
 from probes.verdict import FITS
 
@@ -33,18 +36,23 @@ PUBLISHED = {
 
 
 def run(config: BeyondLinear) -> dict[str, pd.DataFrame]:
-    """Tables scores (every network by itself and beside batch TD) and rivals (fitted to every seed), by architecture.
+    """Tables scores (every network by itself and beside batch TD), rivals (fitted to every seed), answers and findings.
 
-    Raises ConfigError for an activation: the architectures name theirs.
+    The last two make the evidence card of every architecture. Raises ConfigError for an activation: the architectures
+    name theirs.
     """
     if config.activation != "linear":
         raise ConfigError(f"activation is {config.activation!r}; choose by --architectures here")
-    tables = {"scores": [published(config)], "rivals": []}
-    for architecture in config.architectures:
-        found = beside_learners(trained(config, architecture), {"analysis": ANALYSIS, "subject": architecture})
-        for name, table in found.items():
-            tables[name].append(table)
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    jobs = [(config, architecture) for architecture in config.architectures]
+    found = in_parallel(examined, jobs, "training and examining", "architecture")
+    tables = {name: pd.concat([part[name] for part in found], ignore_index=True) for name in found[0]}
+    return tables | {"scores": pd.concat([published(config), tables["scores"]], ignore_index=True)}
+
+
+def examined(config: BeyondLinear, architecture: str) -> dict[str, pd.DataFrame]:
+    """The tables of one architecture, trained where that was not done before."""
+    subject, labels = trained(config, architecture), {"analysis": ANALYSIS, "subject": architecture}
+    return beside_learners(subject, labels) | evidence_tables(subject, labels)
 
 
 def trained(config: BeyondLinear, architecture: str) -> TrainedSubject:
@@ -69,9 +77,10 @@ def published(config: BeyondLinear) -> pd.DataFrame:
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Two lines per architecture: its skill and its similarity to TD, and the rivals that come nearest."""
+    """Three lines per architecture: its skill and similarity to TD, the rivals that come nearest, and the verdicts."""
     scores, rivals = tables["scores"], tables["rivals"]
     lines = ["value estimators by architecture, medians over seeds; rivals fitted to each seed"]
     for architecture in rivals["subject"].unique():
         lines += describe(architecture, scores, rivals)
+        lines.append(f"    verdicts by seed: {verdict_counts(select(tables['answers'], subject=architecture))}")
     return "\n".join([*lines, f"  A rival that fits would leave less than {FITS}."])

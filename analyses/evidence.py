@@ -22,14 +22,18 @@ from algorithms.fit import disagreement
 from algorithms.learner import Learner
 from analyses.examine import Examination, Round, decide_round
 from analyses.tables import tidy
+from models.config import RecurrentConfig, ValueTransformerConfig
 from models.linear import LinearTransformer
 from models.networks import Network
 from probes.behaviour import Interval, median_interval
 from probes.calibration import confidence, shipped
 from probes.causal import run_tests
+from probes.example_interventions import example_tests
+from probes.example_weights import ExampleReading
 from probes.interventions import standard_tests
 from probes.lens import layer_predictions
-from probes.verdict import THRESHOLDS, Finding, Verdict
+from probes.sequence_interventions import sequence_tests
+from probes.verdict import THRESHOLDS, Finding, Level, Verdict
 from probes.weights import WeightReading
 from tasks.layout import Prompt
 
@@ -37,13 +41,19 @@ LAYER_TASKS = 100
 CAUSAL_TASKS = 60
 # A prediction that misses more of a change than this is not of that change.
 MOST_MISSED = 0.25
+NOTHING = {"value": None, "low": None, "high": None}
+# Networks that no activation names.
+KINDS = {ValueTransformerConfig.MODEL: "softmax attention with MLPs", RecurrentConfig.MODEL: "tanh RNN"}
+SHARE = "unexplained share"
+# by what a network learns from
+TESTS = {"reward": standard_tests, "label": example_tests, "features": sequence_tests}
 SLOPE, MISSED = "slope of seen on predicted change", "unexplained share of the change"
 
 
 def evidence(
     model: Network,
     examination: Examination,
-    weights: WeightReading | None,
+    weights: WeightReading | ExampleReading | None,
     prompts: Callable[[str, int], Prompt],
     *,
     counted: bool,
@@ -63,7 +73,7 @@ def evidence(
             findings=(
                 *_behavioural(examination, i),
                 *layers[i],
-                *(_parametric(weights, i) if weights else ()),
+                _parametric(weights, i),
                 *moved[i],
             ),
         )
@@ -83,14 +93,17 @@ def _behavioural(examination: Examination, member: int) -> list[Finding]:
         left = seen.keys() if said.outcome == "none" else {*said.learners, *contain}
         excluded = tuple(name for name in seen if name not in left)
         test = f"predictions on {asked.family.name}"
-        findings.append(Finding("behavioural", test, "unexplained share", 0.0, seen, excluded, said.note))
+        findings.append(Finding("behavioural", test, SHARE, 0.0, seen, excluded, said.note))
     return findings
 
 
 def _representational(model: Network, first: Round, held_out: Prompt) -> list[list[Finding]]:
     """Per member: how far every inner layer's read-out is from the rival's iterate of that step, the worst layer."""
-    if model.config.n_layers == 1 or not isinstance(model, LinearTransformer):
-        return [[] for _ in range(model.n_seeds)]
+    test = "read-outs of the inner layers"
+    if not isinstance(model, LinearTransformer) or model.config.n_layers == 1:
+        merged = isinstance(model, LinearTransformer)
+        obstacle = "one layer has no inner ones" if merged else "needs merged weights P and Q"
+        return [[_not_made("representational", test, SHARE, obstacle)] for _ in range(model.n_seeds)]
     read = layer_predictions(model, held_out)[1:-1]  # [layers - 1, seeds, tasks, queries, 1]
     worst: dict[str, list[Interval]] = {}
     for name, fit in first.fits.items():
@@ -103,10 +116,13 @@ def _representational(model: Network, first: Round, held_out: Prompt) -> list[li
     for i in range(model.n_seeds):
         seen = {name: intervals[i] for name, intervals in worst.items()}
         excluded = tuple(name for name, interval in seen.items() if interval.low > THRESHOLDS.fits)
-        findings.append(
-            [Finding("representational", "read-outs of the inner layers", "unexplained share", 0.0, seen, excluded)]
-        )
+        findings.append([Finding("representational", test, SHARE, 0.0, seen, excluded)])
     return findings
+
+
+def _not_made(level: Level, test: str, statistic: str, obstacle: str) -> Finding:
+    """A test that says nothing of any rival, and why."""
+    return Finding(level, test, statistic, 1.0 if statistic == SLOPE else 0.0, {}, (), obstacle)
 
 
 def _gap(layer: Tensor, step: Tensor, prompt: Prompt) -> Tensor:
@@ -119,24 +135,23 @@ def _worst(gaps: np.ndarray) -> Interval:
     return max(intervals, key=lambda interval: -np.inf if np.isnan(interval.value) else interval.value)
 
 
-def _parametric(weights: WeightReading, member: int) -> list[Finding]:
+def _parametric(weights: WeightReading | ExampleReading | None, member: int) -> Finding:
     """How far the weights are from every construction that the architecture admits: a number, so without interval."""
-    if not weights.constructions:
-        return []
-    seen = {}
-    for name, fit in weights.constructions.items():
+    test, statistic, seen = "weights against constructions", "squared distance", {}
+    for name, fit in weights.constructions.items() if weights else ():
         distance = fit.distance[member].max().item()
         if not math.isnan(distance):
             seen[name] = Interval(distance, distance, distance)
-    if not seen:
-        return []
+    if weights is None or not seen:
+        obstacle = "no construction has such weights" if weights else "needs merged weights P and Q"
+        return _not_made("parametric", test, statistic, obstacle)
     nearest = min(seen, key=lambda name: seen[name].value)
     constants = weights.constructions[nearest].constants
     read = ", ".join(
         f"{key} {' '.join(f'{x:.2g}' for x in value[member].tolist())}" for key, value in constants.items()
     )
     note = f"nearest: {nearest}" + (f" with {read}" if read else "")
-    return [Finding("parametric", "weights against constructions", "squared distance", 0.0, seen, (), note)]
+    return Finding("parametric", test, statistic, 0.0, seen, (), note)
 
 
 def _causal(model: Network, first: Round, prompt: Prompt) -> list[list[Finding]]:
@@ -146,13 +161,16 @@ def _causal(model: Network, first: Round, prompt: Prompt) -> list[list[Finding]]
     controls and speak against nobody.
     """
     learners = {name: fit.learner for name, fit in first.fits.items()}
-    tests = standard_tests(model.config.n_layers, _probed(first, model.config.n_layers, prompt))
+    tests = TESTS[prompt.layout.target](model.config.n_layers, _probed(first, model.config.n_layers, prompt))
     findings: list[list[Finding]] = [[] for _ in range(model.n_seeds)]
     for found in run_tests(model, learners, prompt, tests):
-        if found.obstacle:
+        agreements = {name: agreement for name, agreement in found.rivals.items() if agreement is not None}
+        if not agreements:
+            obstacle = found.obstacle or "no rival has a counterpart of what is edited"
+            for mine in findings:
+                mine.append(_not_made("causal", found.test, SLOPE, obstacle))
             continue
         for i, mine in enumerate(findings):
-            agreements = {name: agreement for name, agreement in found.rivals.items() if agreement is not None}
             missed = {name: agreement.interval("unexplained", i) for name, agreement in agreements.items()}
             slopes = {name: agreement.interval("slope", i) for name, agreement in agreements.items()}
             excluded = tuple(name for name, interval in missed.items() if interval.low > MOST_MISSED)
@@ -165,14 +183,14 @@ def _causal(model: Network, first: Round, prompt: Prompt) -> list[list[Finding]]
 
 
 def _probed(first: Round, n_layers: int, prompt: Prompt) -> Learner | None:
-    """The nearest rival (median over members) with a TD error at every layer; None where a network has no inner one."""
+    """The nearest rival (median over members) with errors at every layer; None where a network has no inner one."""
     if n_layers == 1:
         return None
     order = sorted(first.fits, key=lambda name: float(first.comparison.disagreement[name].nanquantile(0.5)))
     few = prompt.select(slice(0, 1))
     for name in order:
-        td_error = first.fits[name].learner(few).internals.get("td_error")
-        if td_error is not None and len(td_error) == n_layers + 1:
+        errors = first.fits[name].learner(few).error
+        if errors is not None and len(errors) == n_layers + 1:
             return first.fits[name].learner
     return None
 
@@ -180,7 +198,8 @@ def _probed(first: Round, n_layers: int, prompt: Prompt) -> Learner | None:
 def card(report: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """A report as the tables of the evidence card: `answers`, a row per seed, and `findings`, one per rival and test.
 
-    value of an answer is its confidence; threshold of a finding is what a rival may leave unexplained and still fit.
+    value of an answer is its confidence; threshold of a finding is what a rival may leave unexplained and still fit. A
+    test that could not be made is one row without learner; its note says why.
     """
     told = report["subject"]
     subject = f"{architecture(told)}, d = {told['d_features']}, on {report['task']}"
@@ -201,6 +220,7 @@ def card(report: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
                 "level": finding["level"],
                 "expected": finding["expected"],
                 "threshold": THRESHOLDS.fits if share else np.nan,
+                "note": "" if finding["seen"] else finding["note"],
             }
             findings += [
                 {
@@ -209,14 +229,22 @@ def card(report: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
                     "excluded": name in finding["excluded"] or (share and (interval["low"] or 0) > THRESHOLDS.fits),
                     **interval,
                 }
-                for name, interval in finding["seen"].items()
+                for name, interval in (finding["seen"] or {"": NOTHING}).items()
             ]
     return {name: _table(rows, subject) for name, rows in (("answers", answers), ("findings", findings))}
 
 
+def verdict_counts(answers: pd.DataFrame) -> str:
+    """How many seeds say what, the most frequent first: "3 none, 1 ambiguous (td0, lstd)"."""
+    counts = answers.groupby(["outcome", "learner"], sort=False).size().sort_values(ascending=False, kind="stable")
+    said = (f"{n} {outcome} ({names})" if names else f"{n} {outcome}" for (outcome, names), n in counts.items())
+    return ", ".join(said)
+
+
 def architecture(subject: Mapping[str, Any]) -> str:
     """A network in words, from its part of the report: its kind and its depth."""
-    kind = f"{subject['activation']} attention" if "activation" in subject else subject["model"]
+    model = subject["model"]
+    kind = f"{subject['activation']} attention" if "activation" in subject else KINDS.get(model, model)
     if subject["n_layers"] == 1:
         return f"{kind}, 1 layer"
     return f"{kind}, {subject['n_layers']} {'turns of one layer' if subject.get('looped') else 'layers'}"

@@ -14,27 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from tqdm import tqdm
 
-from algorithms.bank import LEARNERS, RIVALS
+from algorithms.bank import RIVALS, bank_for
 from analyses.evidence import evidence
 from analyses.examine import FITTING_TASKS, HELD_OUT_TASKS, Examination, Round, examine
-from analyses.subjects import CARTPOLE, TASKS, task_source
+from analyses.questions import ASKED, questions
 from models.artifacts import load_subject
-from models.config import require
 from models.linear import LinearTransformer
 from models.networks import Network, build
 from probes.behaviour import Subject, task_interval
-from probes.discrimination import PromptFamily, Prompts, candidates, prompts_from
+from probes.example_weights import ExampleReading, read_example_weights
 from probes.verdict import Finding, Verdict, tally
-from probes.weights import read_weights
+from probes.weights import WeightReading, read_weights
+from tasks.errors import require
 
 # Task, states, transitions and features of the planted benchmark: what its confidence holds for.
 PLANTED = ("boyan-chain", 10, 30, 4)
-BANKS = {"linear": RIVALS.keys(), "all": LEARNERS.keys()}
+BANKS = ("linear", "all")
+NONLINEAR_VALUES = {"softmax-td"}  # of value estimators; regression has its smoothers in the standard bank
 
 
 def inspect(
-    folder: Path, task: str, *, n_states: int = 10, context_length: int = 30, rivals: str = "linear"
+    folder: Path, task: str, *, n_states: int = 10, context_length: int | None = None, rivals: str = "linear"
 ) -> dict[str, Any]:
     """The evidence and the verdict on the network in a folder, as plain data (see `report`).
 
@@ -42,10 +44,11 @@ def inspect(
     features. Raises ConfigError or ArtifactError with one clear line for an unknown task or a folder that holds no
     network.
     """
-    require("task", task, TASKS)
-    require("rivals", rivals, tuple(BANKS))
-    sizes = {"n_states": n_states, "context_length": context_length}
-    return report(load_subject(folder), task, rivals=BANKS[rivals], **sizes)
+    require("task", task, ASKED)
+    require("rivals", rivals, BANKS)
+    model = load_subject(folder)
+    bank = bank_for(model.layout).keys() | (NONLINEAR_VALUES if rivals == "all" else set())
+    return report(model, task, n_states=n_states, context_length=context_length, rivals=bank)
 
 
 def report(
@@ -53,14 +56,14 @@ def report(
     task: str,
     *,
     n_states: int = 10,
-    context_length: int = 30,
+    context_length: int | None = None,
     fitting_tasks: int = FITTING_TASKS,
     held_out_tasks: int = HELD_OUT_TASKS,
-    rivals: Collection[str] = RIVALS.keys(),
+    rivals: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Plain data that JSON can hold, null where a number makes no sense for this subject:
 
-    subject, task, weights (alpha_eff, gamma_eff: [seeds][layers]; null without merged weights), rivals (constants, how
+    subject, task, weights (constants by name, [seeds][layers]; null without merged weights), rivals (constants, how
     many numbers they are, which of them stopped at a bound, the median disagreement on held-out tasks with its
     interval, and the share of tasks on which the rival diverges; medians over seeds, null for a matrix of several
     seeds), rival_distances, seed_disagreement, searches (which prompts were found to part the rivals that were left),
@@ -68,22 +71,26 @@ def report(
     """
     model = build(model.config, {name: weight.detach().double() for name, weight in model.named_parameters()})
     subject = Subject.of(model)
-    families, prompts = questions(task, subject, n_states, context_length)
-    weights = read_weights(model) if isinstance(model, LinearTransformer) else None
-    examination = examine(
-        subject,
-        families,
-        prompts,
-        fitting_tasks=fitting_tasks,
-        held_out_tasks=held_out_tasks,
-        starts=weights and weights.starts(),
-        rivals=rivals,
-    )
-    own = examination.rounds[0]
+    families, prompts = questions(task, model, n_states=n_states, context_length=context_length)
+    rivals = bank_for(model.layout).keys() if rivals is None else rivals
+    weights = _weights(model)
     linear = isinstance(model, LinearTransformer) and model.config.activation == "linear"
-    as_planted = (task, own.family.n_states, context_length, model.layout.d_features) == PLANTED
+    as_planted = (task, n_states, families[0].context_length, model.layout.d_features) == PLANTED
     counted = linear and as_planted and set(rivals) == RIVALS.keys()
-    verdicts = evidence(model, examination, weights, partial(prompts, families[0]), counted=counted)
+    with tqdm(total=2, unit="stage", desc="fitting rivals", disable=None, leave=False) as bar:
+        examination = examine(
+            subject,
+            families,
+            prompts,
+            fitting_tasks=fitting_tasks,
+            held_out_tasks=held_out_tasks,
+            starts=weights and weights.starts(),
+            rivals=rivals,
+        )
+        bar.update()
+        bar.set_description("testing layers, weights and edits")
+        verdicts = evidence(model, examination, weights, partial(prompts, families[0]), counted=counted)
+    own = examination.rounds[0]
     comparison = own.comparison
     plain = {
         "subject": {
@@ -92,13 +99,13 @@ def report(
             "diverged": comparison.diverged.tolist(),
             "skill": comparison.skill.tolist(),
             "prompts": {
-                "n_states": len(prompts(own.family, "inspect/held-out", 1).queries),
+                "queries": len(prompts(own.family, "inspect/held-out", 1).queries),
                 "context_length": own.family.context_length,
                 "held_out_tasks": held_out_tasks,
             },
         },
         "task": task,
-        "weights": weights and {name: getattr(weights, name).tolist() for name in ("alpha_eff", "gamma_eff")},
+        "weights": weights and {name: value.tolist() for name, value in weights.constants().items()},
         "rivals": _rivals(own, list(range(model.n_seeds))),
         "rival_distances": {
             a: {b: float(distance.nanquantile(0.5)) for b, distance in others.items() if b != a}
@@ -112,23 +119,11 @@ def report(
     return _null_where_undefined(plain)
 
 
-def questions(
-    task: str, subject: Subject, n_states: int, context_length: int
-) -> tuple[tuple[PromptFamily, ...], Prompts]:
-    """The families of prompts that a subject can be asked on, its own first, and what makes them."""
-    layout = subject.layout
-    source = task_source(task, n_states=n_states, d_features=layout.d_features, gamma=min(subject.gamma, 0.99))
-    families = candidates(
-        looped=subject.can_loop,
-        d_features=layout.d_features,
-        context_length=context_length,
-        n_states=n_states,
-        discount=layout.discount,
-    )
-    if task == CARTPOLE:
-        tasks = {(family.n_states, family.reward, family.feature_rank) for family in families[:1]}
-        families = tuple(f for f in families if (f.n_states, f.reward, f.feature_rank) in tasks)
-    return families, prompts_from(source, layout)
+def _weights(model: Network) -> WeightReading | ExampleReading | None:
+    """What merged weights encode; None where there are none."""
+    if not isinstance(model, LinearTransformer):
+        return None
+    return read_example_weights(model) if "label" in model.layout else read_weights(model)
 
 
 def _rivals(asked: Round, seeds: list[int]) -> dict[str, Any]:
@@ -199,9 +194,9 @@ def _plain_verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 def _null_where_undefined(value: Any) -> Any:
-    """The same data with None for every number that is not finite."""
+    """The same data as JSON holds it: lists, and None for every number that is not finite."""
     if isinstance(value, dict):
         return {key: _null_where_undefined(entry) for key, entry in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_null_where_undefined(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -27,19 +27,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from algorithms.bank import RIVALS, one_function, richer
+from algorithms.bank import bank_for, one_function, richer
 from algorithms.fit import converges, disagreement, fit_bank, one_thread
 from algorithms.learner import Learner, constants
-from models.files import read_json, write_json
+from models.files import write_json
+from models.folder import read_json
 from probes.behaviour import Predictor, predict
-from tasks.layout import Prompt, TokenLayout
-from tasks.markov_reward import TaskFamily
+from probes.verdict import MOSTLY
+from tasks.layout import Prompt, PromptSource, TokenLayout
 
 SAME = 0.01
 OTHER = 0.04
-MOSTLY = 0.5  # of the reference tasks
 REFERENCE_TASKS = 256  # to fit on, and as many others to measure on
-CONTEXT_LENGTH = 30
 DIVERGING = 1e9  # what a rival leaves that diverges on most tasks: JSON knows no infinity
 
 
@@ -62,7 +61,7 @@ def label(
     subject: Predictor,
     planted: str,
     learner: Learner,
-    layout: TokenLayout,
+    prompts: tuple[Prompt, Prompt],
     *,
     n_steps: int,
     looped: bool,
@@ -71,13 +70,13 @@ def label(
 ) -> Labels:
     """Labels the members of an ensemble planted as `planted`, whose true constants [members, 1, ...] `learner` holds.
 
-    What refitted rivals leave is kept in `folder`, under a checksum of the predictions that they were fitted to.
+    prompts: the reference tasks. What refitted rivals leave is kept in `folder`, under a checksum of the predictions
+    that they were fitted to.
     """
-    prompts = reference_prompt(layout, "fit"), reference_prompt(layout, "check")
     fitting, checking = (predict(subject, prompt) for prompt in prompts)
     diverged = (1 - converges(checking, prompts[1]).double().mean(-1)) > MOSTLY
     noise = median_disagreement(checking, learner.predict(prompts[1]), prompts[1])
-    equal = one_function(n_steps) if planted in one_function(n_steps) else frozenset({planted})
+    equal = one_function(planted, n_steps)
     family = equal.union(*(richer(n_steps, looped)[name] for name in equal))
     right = [equal if e else family if x <= SAME else frozenset[str]() for e, x in zip(exact, noise, strict=True)]
     borderline = [False] * len(right)
@@ -99,7 +98,7 @@ def label(
 
     moved = [i for i in range(len(right)) if not exact[i] and not right[i] and not diverged[i]]
     within = settle(moved, family)
-    for member, least in settle(list(within), RIVALS.keys() - family).items():
+    for member, least in settle(list(within), bank_for(prompts[0].layout).keys() - family).items():
         borderline[member] = min(least, within[member]) <= OTHER
         right[member] = family if borderline[member] else frozenset()
     strict = tuple(frozenset() if gone else names for names, gone in zip(right, diverged.tolist(), strict=True))
@@ -112,11 +111,16 @@ def label(
     return Labels(tuple(right), strict, tuple(noise.tolist()), tuple(borderline))
 
 
+def reference_prompts(source: PromptSource, context_length: int, layout: TokenLayout) -> tuple[Prompt, Prompt]:
+    """REFERENCE_TASKS tasks to fit on and others to measure on, none of which an inspection reads."""
+    fit, check = (_reference_prompt(source, context_length, layout, purpose) for purpose in ("fit", "check"))
+    return fit, check
+
+
 @cache
-def reference_prompt(layout: TokenLayout, purpose: str) -> Prompt:
-    """REFERENCE_TASKS Boyan chains that no inspection reads, float64, batch axes (1, tasks)."""
-    source = TaskFamily(d_features=layout.d_features)
-    prompt = source.fresh_prompt([0], f"planted/reference/{purpose}", 0, REFERENCE_TASKS, CONTEXT_LENGTH, layout)
+def _reference_prompt(source: PromptSource, context_length: int, layout: TokenLayout, purpose: str) -> Prompt:
+    """float64, batch axes (1, tasks)."""
+    prompt = source.fresh_prompt([0], f"planted/reference/{purpose}", 0, REFERENCE_TASKS, context_length, layout)
     return prompt.to(torch.float64)
 
 

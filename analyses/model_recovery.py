@@ -10,7 +10,7 @@ An identification is wrong where it names a learner that is not right. Intervals
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any
@@ -19,25 +19,26 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Int
-from joblib import Parallel, cpu_count, delayed
-from tqdm import tqdm
+from torch import Tensor
 
-from algorithms.bank import RIVALS, richer
+from algorithms.bank import bank_for, richer
 from algorithms.fit import fit_bank
 from analyses.configs import ModelRecovery
 from analyses.examine import Round, ask, decide_round, resolve
 from analyses.labels import median_disagreement
-from analyses.planted import Planted, population
-from analyses.subjects import task_source
+from analyses.parallel import in_parallel
+from analyses.planted import Planted, Population, plant
+from analyses.planted_values import VALUE_ESTIMATORS
 from analyses.tables import select, tidy
 from models.linear import LinearTransformer
 from probes import calibration
-from probes.behaviour import Subject
+from probes.behaviour import Predictor, Subject
 from probes.discrimination import PromptFamily, Prompts, candidates, prompts_from
+from probes.example_weights import read_example_weights
 from probes.verdict import FITS, FLOOR, MARGIN, THRESHOLDS, Thresholds, Verdict
 from probes.weights import read_weights
 
-TASK, N_STATES, CONTEXT_LENGTH = "boyan-chain", 10, 30
+ANALYSIS = "model-recovery"
 # The defaults come first: of thresholds that do equally well, the earliest are taken. A margin below 4 would no longer
 # say that the subject is nearer to the named learner, and what a richer learner has to remove is not calibrated.
 GRID = tuple(Thresholds(fits=fits, margin=margin) for fits, margin in product((FITS, 0.01, 0.03), (MARGIN, 8.0)))
@@ -55,35 +56,43 @@ class First:
 
 
 def run(config: ModelRecovery) -> dict[str, pd.DataFrame]:
+    """The tables of `recover` for value estimators."""
+    return recover(VALUE_ESTIMATORS, config, ANALYSIS)
+
+
+def recover(population: Population, config: ModelRecovery, analysis: str) -> dict[str, pd.DataFrame]:
     """`networks`: a row each; `confusion`: answers by kind; `rates`; `confidence`; `thresholds`.
 
     All of these under the thresholds that were chosen without the kind. `shipped`: rates at the rule's own thresholds;
     `calibration`: what `probes/calibration.csv` keeps, the counts by cell of those answers.
     """
-    planted = population(config.split, config.preset, config.out / "planted")
-    firsts = list(_in_parallel(_first, [(p, config) for p in planted], "asking"))
+    planted = plant(population, config.split, config.preset, config.out / "planted")
+    firsts = in_parallel(_first, [(p, config) for p in planted], "asking", "ensemble")
     kinds, score = [p.kind for p in planted], scores(planted, firsts)
     chosen = {kind: choose(score, kinds, without=kind) for kind in dict.fromkeys(kinds)}
     pairs = list(zip(planted, firsts, strict=True))
     left_out, shipped = (
-        list(_in_parallel(_resolved, [(p, first, rule(p), config) for p, first in pairs], f"asking again, {title}"))
+        in_parallel(
+            _resolved, [(p, first, rule(p), config) for p, first in pairs], f"asking again, {title}", "ensemble"
+        )
         for title, rule in (("kind left out", lambda p: chosen[p.kind]), ("as shipped", lambda _: THRESHOLDS))
     )
     networks, as_shipped = (_networks(planted, firsts, verdicts) for verdicts in (left_out, shipped))
     sure = ~as_shipped.borderline.to_numpy(dtype=bool)
     kept = [verdict for verdict, known in zip(chain.from_iterable(shipped), sure, strict=True) if known]
     counts = calibration.count(kept, as_shipped.holds[sure])
-    return {
+    tables = {
         "networks": networks,
-        "confusion": _confusion(networks),
+        "confusion": _confusion(networks, [*bank_for(population.layout), "ambiguous", "none"]),
         "rates": _rates(networks),
         "shipped": _rates(as_shipped),
         "confidence": _confidence(networks, list(chain.from_iterable(left_out))),
-        "calibration": tidy(counts.right / counts.n, {"cell": range(len(counts))}, analysis="model-recovery").assign(
+        "calibration": tidy(counts.right / counts.n, {"cell": range(len(counts))}).assign(
             **{name: counts[name].to_numpy() for name in calibration.COLUMNS}
         ),
         "thresholds": _thresholds(chosen | {"": choose(score, kinds)}),
     }
+    return {name: table.assign(analysis=analysis).astype({"analysis": "string"}) for name, table in tables.items()}
 
 
 def judge(verdict: Verdict, right: Collection[str], borderline: bool) -> str:
@@ -118,24 +127,23 @@ def subject_of(planted: Planted) -> Subject:
 
 def questions(planted: Planted) -> tuple[tuple[PromptFamily, ...], Prompts]:
     """The families of prompts, the population's own first, and what makes them; no loops where they cannot be added."""
-    d = planted.layout.d_features
-    families = candidates(
-        looped=subject_of(planted).can_loop,
-        d_features=d,
-        context_length=CONTEXT_LENGTH,
-        n_states=N_STATES,
-        discount=planted.layout.discount,
-    )
-    return families, prompts_from(task_source(TASK, n_states=N_STATES, d_features=d, gamma=0.9), planted.layout)
+    layout, looped = planted.layout, subject_of(planted).can_loop
+    families = candidates(planted.source, layout, looped=looped, context_length=planted.context_length)
+    return families, prompts_from(layout)
 
 
 def _first(planted: Planted, config: ModelRecovery) -> First:
     families, prompts = questions(planted)
     gap = _gap(planted, prompts, families[0], config)
-    network = planted.subject
-    starts = read_weights(network).starts() if isinstance(network, LinearTransformer) else None
-    sizes = (config.fitting_tasks, config.held_out_tasks)
-    return First(ask(subject_of(planted), families[0], prompts, sizes, starts), gap)
+    rivals, sizes = bank_for(planted.layout).keys(), (config.fitting_tasks, config.held_out_tasks)
+    return First(ask(subject_of(planted), families[0], prompts, sizes, _starts(planted.subject), rivals), gap)
+
+
+def _starts(network: Predictor) -> dict[str, dict[str, Tensor]] | None:
+    """What the weights of linear attention encode; None where there are none."""
+    if not isinstance(network, LinearTransformer) or network.config.activation != "linear":
+        return None
+    return (read_example_weights(network) if "label" in network.layout else read_weights(network)).starts()
 
 
 @torch.no_grad()
@@ -149,7 +157,8 @@ def _gap(planted: Planted, prompts: Prompts, own: PromptFamily, config: ModelRec
     sizes = (config.fitting_tasks // 2, config.held_out_tasks // 2)
     fitting, checking = (prompts(own, f"separable/{p}", n) for p, n in zip(("fit", "check"), sizes, strict=True))
     truth = planted.learner.predict(checking)
-    fits = fit_bank(planted.learner.predict(fitting), fitting, n_steps=planted.n_steps, shared=planted.looped)
+    depth = {"n_steps": planted.n_steps, "shared": planted.looped}
+    fits = fit_bank(planted.learner.predict(fitting), fitting, **depth, rivals=bank_for(planted.layout).keys())
     left = {name: median_disagreement(truth, fit.learner.predict(checking), checking) for name, fit in fits.items()}
     above = richer(planted.n_steps, planted.looped)
     near = [right.union(*(above[name] for name in right)) for right in planted.right]
@@ -163,11 +172,6 @@ def _resolved(planted: Planted, first: First, thresholds: Thresholds, config: Mo
     families, prompts = questions(planted)
     subject, n_tasks = subject_of(planted), config.held_out_tasks
     return resolve(subject, first.round, families, prompts, n_tasks, thresholds).verdicts
-
-
-def _in_parallel(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], title: str) -> Iterable[Any]:
-    results = Parallel(cpu_count(), return_as="generator", batch_size=1)(delayed(function)(*job) for job in jobs)
-    return tqdm(results, total=len(jobs), unit="ensemble", desc=title, disable=None)
 
 
 def _networks(
@@ -191,7 +195,7 @@ def _networks(
                     "answer": answer(verdict),
                     "judged": judged,
                     "strictly": judge(verdict, p.strict[i], p.borderline[i]),
-                    "right": ", ".join(name for name in RIVALS if name in p.right[i]) or "none",
+                    "right": ", ".join(name for name in bank_for(p.layout) if name in p.right[i]) or "none",
                     "borderline": p.borderline[i],
                     "separable": known and far,
                     "gap": first.gap[i],
@@ -203,7 +207,7 @@ def _networks(
                 }
             )
     frame = pd.DataFrame(rows)
-    table = tidy(frame.value, {"network": range(len(frame))}, analysis="model-recovery", metric="noise")
+    table = tidy(frame.value, {"network": range(len(frame))}, metric="noise")
     return table.assign(**{name: frame[name].to_numpy() for name in frame.columns})
 
 
@@ -212,11 +216,11 @@ def answer(verdict: Verdict) -> str:
     return verdict.learners[0] if verdict.outcome == "identified" else verdict.outcome
 
 
-def _confusion(networks: pd.DataFrame) -> pd.DataFrame:
+def _confusion(networks: pd.DataFrame, answers: Sequence[str]) -> pd.DataFrame:
     """Share of every answer by kind, with exact intervals; n is the number of networks of the kind."""
     rows = []
     for kind, group in networks.groupby("subject", sort=False):
-        for name in (*RIVALS, "ambiguous", "none"):
+        for name in answers:
             share = calibration.exact_share(int((group.answer == name).sum()), len(group))
             rows.append({"subject": kind, "learner": name, "n": len(group), **_ends(share)})
     return _tidied(rows, "share")
@@ -293,7 +297,7 @@ def _ends(share: Any) -> dict[str, float]:
 
 def _tidied(rows: Sequence[Mapping[str, Any]], metric: str | None = None) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
-    table = tidy(frame.value, {"row": range(len(frame))}, analysis="model-recovery")
+    table = tidy(frame.value, {"row": range(len(frame))})
     table = table.drop(columns="row").assign(**{name: frame[name].to_numpy() for name in frame.columns})
     return table if metric is None else table.assign(metric=metric)
 

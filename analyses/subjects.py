@@ -12,12 +12,13 @@ import torch
 
 from analyses.configs import SubjectSettings
 from models.artifacts import run_folder
-from models.config import ConfigError, LinearTransformerConfig, TrainingConfig, require
+from models.config import ConfigError, LinearTransformerConfig, TrainingConfig
 from models.files import ArtifactError
 from models.linear import LinearTransformer
 from models.networks import Network, NetworkConfig, build
 from models.train import TASKS_PER_CHUNK, TrainingRecord, train
 from tasks.cartpole import CELLS, CartPoleFamily
+from tasks.errors import require
 from tasks.layout import Prompt
 from tasks.markov_reward import FAMILIES, TaskFamily
 

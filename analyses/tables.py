@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from models.files import ArtifactError, read_json, write_atomically, write_json
+from models.files import ArtifactError, write_atomically, write_json
+from models.folder import read_json
 
 COLUMNS = {
     "analysis": "string",

@@ -3,13 +3,17 @@
 arXiv 2405.13861 has one sentence on it: with always the same kernel, or always the same features, in-context TD did not
 emerge. Here the number of distinct training tasks grows from one to unlimited, and each component is fixed alone. What
 a network has learned instead of TD is measured against the best predictor that knows the training tasks by heart and
-only recognises them (`PoolPredictor`).
+only recognises them (`PoolPredictor`); what it runs, by the verdict of `learnscope inspect` on each seed.
+
+The *threshold* is the number of training tasks that bring half of what unlimited ones do, of the median skill on new
+tasks, and of the share of the network's predictions there that fitted TD++ explains (`half_way`, `thresholds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -17,17 +21,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from algorithms.fit import converges, disagreement, fit_bank, square_mean
+from algorithms.fit import converges, disagreement, square_mean
 from algorithms.learner import Learner, Trace
 from algorithms.temporal_difference import TD0
 from analyses.configs import SubjectSettings, TaskDiversity
-from analyses.parallel import train_all
+from analyses.evidence import verdict_counts
+from analyses.examine import Examination, examine
+from analyses.parallel import in_parallel, train_all
 from analyses.subjects import TrainedSubject, held_out_prompt, subject_settings, subject_source, varied
-from analyses.tables import tidy
+from analyses.tables import select, tidy
 from models.config import ConfigError
 from models.linear import LinearTransformer
-from probes.behaviour import Interval, implicit_weight_similarity, predict, task_interval
+from probes.behaviour import Interval, Subject, implicit_weight_similarity, predict, task_interval
+from probes.discrimination import candidates, prompts_from
 from probes.lens import least_squares_weights
+from probes.weights import read_weights
 from tasks.layout import Prompt, TokenLayout
 from tasks.markov_reward import MarkovRewardProcess, TaskFamily, evaluation_prompt
 from tasks.streams import uniforms
@@ -36,15 +44,16 @@ ANALYSIS = "task-diversity"
 BASELINE = "baseline"
 FITTING_TASKS, HELD_OUT_TASKS = 128, 200
 RECOGNISED_TASKS = 40  # of them, for the pool predictor: it looks at every state of every training task
-RIVALS = ("reward-average", "myopic", "td0", "td-plus-plus")
-BOOTSTRAPPING = ("td0", "td-plus-plus")
+RIVALS = ("reward-average", "myopic", "td0", "td-plus-plus")  # tabulated, of all that the verdict weighs
 POOL = "pool"
+PLUS = "td-plus-plus"
 # A network farther than this from every rival is halfway to a stranger: zero has disagreement 1 with everything.
 STRANGER = 0.5
 # How far, in each number of a token, an observed state may lie from one that the pool predictor knows.
 TOLERANCE = 0.05
 LARGEST_BATCH = 2**22  # numbers in one table of distances
 N_RESAMPLES = 1000
+BROUGHT = {"subject": "skill", PLUS: "share explained by TD++"}
 # The columns of the summary: metric, learner and target.
 SUMMARISED = {
     "skill subject new": "skill, new",
@@ -60,7 +69,7 @@ SUMMARISED = {
 
 
 def run(config: TaskDiversity) -> dict[str, pd.DataFrame]:
-    """Tables seeds (every measure by seed), curves (medians over seeds) and thresholds.
+    """Tables seeds (every measure by seed), curves (medians over seeds), answers (a verdict per seed) and thresholds.
 
     Index columns: pool, the number of distinct training tasks (empty: unlimited), and fixed, the shared components.
     """
@@ -68,17 +77,24 @@ def run(config: TaskDiversity) -> dict[str, pd.DataFrame]:
         raise ConfigError("task-diversity needs tasks whose law is known; allowed: boyan-chain, loop, random")
     base = replace(subject_settings(config), n_tasks=None, fixed=())
     settings: dict[tuple[str, int | None, str], SubjectSettings] = {}
-    for name, family in {BASELINE: base, **{change: varied(base, change) for change in config.variations}}.items():
-        settings |= {(name, pool, ""): replace(family, n_tasks=pool) for pool in (*config.pools, None)}
-    settings |= {(BASELINE, None, component): replace(base, fixed=(component,)) for component in config.components}
+    for pool in (*config.pools, None):
+        settings[BASELINE, pool, ""] = replace(base, n_tasks=pool)
+    for change in config.variations:
+        for pool in (*config.variation_pools, None):
+            settings[change, pool, ""] = replace(varied(base, change), n_tasks=pool)
+    for component in config.components:
+        settings[BASELINE, None, component] = replace(base, fixed=(component,))
     if len(config.components) > 1:
         settings[BASELINE, None, "all"] = replace(base, fixed=config.components)
-    rows = []
-    for (name, pool, fixed), subject in zip(settings, train_all(list(settings.values())), strict=True):
-        labels = {"analysis": ANALYSIS, "subject": name, "fixed": fixed}
-        rows.append(measure(subject).assign(**labels, pool=pd.array([pool], dtype="Int64")[0]))
-    seeds = pd.concat(rows, ignore_index=True).astype({"pool": "Int64"})
-    return {"seeds": seeds, "curves": curves(seeds), "thresholds": thresholds(seeds)}
+    subjects = train_all(list(settings.values()))
+    measured = in_parallel(measure, [(subject,) for subject in subjects], "measuring", "subject")
+    parts: dict[str, list[pd.DataFrame]] = {"seeds": [], "answers": []}
+    for (name, pool, fixed), tables in zip(settings, measured, strict=True):
+        labels = {"analysis": ANALYSIS, "subject": name, "fixed": fixed, "pool": pd.array([pool], dtype="Int64")[0]}
+        for table, rows in tables.items():
+            parts[table].append(rows.assign(**labels))
+    found = {name: pd.concat(rows, ignore_index=True).astype({"pool": "Int64"}) for name, rows in parts.items()}
+    return {**found, "curves": curves(found["seeds"]), "thresholds": thresholds(found["seeds"])}
 
 
 @dataclass(frozen=True)
@@ -134,22 +150,22 @@ def _square_distance(a: Float[Tensor, "seeds m k"], b: Float[Tensor, "seeds n k"
     return (squares - 2 * a @ b.mT).clamp(min=0)
 
 
-def measure(subject: TrainedSubject) -> pd.DataFrame:
+def measure(subject: TrainedSubject) -> dict[str, pd.DataFrame]:
     """One trained ensemble by seed, on new tasks (target "new") and on those of its own training ("pool").
 
-    skill: 1 - MSVE / MSVE of predicting zero, of the network ("subject") and of every rival; disagreement with every
-    rival, medians over tasks (rivals are fitted to the network on other new tasks); iws: the published score against
-    batch TD with the reference's step size, that of the fitted myopic learner, and ("pool") that of the network against
-    the pool predictor; nearest: 1 at the rival nearest on new tasks.
+    Table answers: the verdicts on new tasks. Table seeds, by metric: skill, 1 - MSVE / MSVE of predicting zero, of the
+    network ("subject") and of every rival; disagreement with every rival, medians over tasks (rivals have the constants
+    that the verdict fitted, on other new tasks); iws, the published score against batch TD with the reference's step
+    size, that of the fitted myopic learner, and ("pool") that of the network against the pool predictor; nearest, 1 at
+    the rival nearest on new tasks.
     """
     model, settings = subject.model(), subject.settings
     anywhere = replace(settings, n_tasks=None, fixed=())
-    fitting, new = (held_out_prompt(anywhere, model, n, f"{ANALYSIS}/{n}") for n in (FITTING_TASKS, HELD_OUT_TASKS))
-    with torch.no_grad():
-        predictions = predict(model, fitting)
-    config, axes = model.config, {"seed": subject.seeds}
-    fits = fit_bank(predictions, fitting, n_steps=config.n_layers, shared=config.looped, rivals=RIVALS)
-    rivals: dict[str, Learner] = {name: fit.learner for name, fit in fits.items()}
+    examination = examined(model, anywhere)
+    fits = examination.rounds[0].fits
+    rivals: dict[str, Learner] = {name: fits[name].learner for name in RIVALS}
+    new = held_out_prompt(anywhere, model, HELD_OUT_TASKS, f"{ANALYSIS}/{HELD_OUT_TASKS}")
+    axes = {"seed": subject.seeds}
     own, pool = training_tasks(subject, model.layout)
     few, tables = slice(0, RECOGNISED_TASKS), []
     measured = {"new": score(model, rivals, new), "pool": score(model, rivals, own)}
@@ -157,7 +173,7 @@ def measure(subject: TrainedSubject) -> pd.DataFrame:
         measured[target] = (score(model, {POOL: pool}, prompt.select(few)) if pool else {}) | measured[target]
         for (metric, name), values in measured[target].items():
             tables.append(tidy(values, axes, learner=name, metric=metric, target=target))
-    reference = TD0(config.n_layers, subject.record.step_size[-1, subject.seeds, None, None].double(), config.gamma)
+    reference = TD0(settings.n_layers, subject.record.step_size[-1, subject.seeds, None, None].double(), settings.gamma)
     pairs = [("subject", "new", model, reference, new), ("myopic", "new", rivals["myopic"], reference, new)]
     pairs += [(POOL, "pool", model, pool, own.select(few))] if pool else []
     for name, target, first, second, prompt in pairs:
@@ -167,7 +183,30 @@ def measure(subject: TrainedSubject) -> pd.DataFrame:
     learners = sorted(set(found))
     is_nearest = np.equal.outer(learners, found).astype(float)
     tables.append(tidy(is_nearest, {"learner": learners, **axes}, metric="nearest", target="new"))
-    return pd.concat(tables, ignore_index=True)
+    return {"seeds": pd.concat(tables, ignore_index=True), "answers": answers(examination, subject.seeds)}
+
+
+def examined(model: LinearTransformer, settings: SubjectSettings) -> Examination:
+    """What `learnscope inspect` would do with the ensemble, on tasks of these settings."""
+    subject = Subject.of(model)
+    source, layout = subject_source(settings), model.layout
+    families = candidates(source, layout, looped=subject.can_loop, context_length=settings.context_length)
+    return examine(
+        subject,
+        families,
+        prompts_from(layout),
+        fitting_tasks=FITTING_TASKS,
+        held_out_tasks=HELD_OUT_TASKS,
+        starts=read_weights(model).starts(),
+    )
+
+
+def answers(examination: Examination, seeds: Sequence[int]) -> pd.DataFrame:
+    """A row per seed: outcome, the learners that are named, why, and what the nearest leaves unexplained (value)."""
+    verdicts = examination.verdicts
+    table = tidy([verdict.noise for verdict in verdicts], {"seed": seeds}, metric="noise", target="new")
+    learners = [", ".join(verdict.learners) for verdict in verdicts]
+    return table.assign(learner=learners, outcome=[v.outcome for v in verdicts], note=[v.note for v in verdicts])
 
 
 def training_tasks(subject: TrainedSubject, layout: TokenLayout) -> tuple[Prompt, PoolPredictor | None]:
@@ -229,36 +268,54 @@ def curves(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def thresholds(seeds: pd.DataFrame) -> pd.DataFrame:
-    """The smallest pool from which on the median skill on new tasks exceeds half of the unlimited one, per variation.
+    """How many training tasks bring half of what unlimited ones do (`half_way`), per variation, of two things:
 
-    The interval resamples seeds. Infinite where only unlimited tasks do, or where they bring no skill either.
+    learner "subject": the network's skill on new tasks; learner "td-plus-plus": the share of the network that TD++
+    explains there, 1 - disagreement. The 95 % interval resamples seeds (percentile bootstrap).
     """
-    skill = seeds[(seeds["metric"] == "skill") & (seeds["learner"] == "subject") & (seeds["target"] == "new")]
-    rows = skill[skill["fixed"] == ""]
-    rows = rows.assign(pool=rows["pool"].astype(float).fillna(np.inf))
+    own = seeds[seeds["fixed"] == ""].assign(pool=lambda table: table["pool"].astype(float).fillna(np.inf))
+    scores = {
+        "subject": select(own, metric="skill", learner="subject", target="new"),
+        PLUS: select(own, metric="disagreement", learner=PLUS, target="new").assign(value=lambda t: 1 - t["value"]),
+    }
     tables = []
-    for name, mine in rows.groupby("subject", sort=False):
-        table = mine.pivot_table("value", "seed", "pool").dropna()
+    for (learner, score), name in product(scores.items(), own["subject"].unique()):
+        table = select(score, subject=name).pivot_table("value", "seed", "pool").dropna()
         pools, values = table.columns.to_numpy(), table.to_numpy()
         resamples = np.random.default_rng(0).integers(len(values), size=(N_RESAMPLES, len(values)))
-        spread = smallest_pool(values[resamples], pools)
+        spread = half_way(values[resamples], pools)
         low, high = np.quantile(spread, [0.025, 0.975], method="inverted_cdf")
-        labels = {"analysis": ANALYSIS, "subject": name, "metric": "threshold", "low": low, "high": high}
-        tables.append(tidy([smallest_pool(values, pools)], {"n_seeds": [len(values)]}, **labels))
+        labels = {"subject": name, "learner": learner, "metric": "threshold", "low": low, "high": high}
+        found = half_way(values, pools)
+        tables.append(tidy([found], {"n_seeds": [len(values)]}, analysis=ANALYSIS, **labels))
     return pd.concat(tables, ignore_index=True)
 
 
-def smallest_pool(skill: Float[np.ndarray, "*batch seeds pools"], pools: Float[np.ndarray, " pools"]) -> np.ndarray:
-    """The first pool, unlimited last, from which on the median over seeds exceeds half of the last one's."""
-    median = np.median(skill, axis=-2)
-    enough = (median > median[..., -1:] / 2) & (median[..., -1:] > 0)
+def half_way(score: Float[np.ndarray, "*batch seeds pools"], pools: Float[np.ndarray, " pools"]) -> np.ndarray:
+    """The number of tasks from which on the median over seeds stays above half of the last, unlimited pool's.
+
+    Between two pools the median is taken as linear in the logarithm of their size. The smallest pool where that is
+    enough; infinite where no finite one is, or where unlimited tasks bring nothing.
+    """
+    median = np.median(score, axis=-2)
+    half = median[..., -1] / 2
+    enough = (median >= half[..., None]) & (half[..., None] > 0)
     lasting = np.logical_and.accumulate(enough[..., ::-1], axis=-1)[..., ::-1]
-    return np.where(lasting.any(-1), pools[lasting.argmax(-1)], np.inf)
+    first = lasting.argmax(-1)
+    before = np.maximum(first - 1, 0)
+    below, above = (np.take_along_axis(median, place[..., None], -1)[..., 0] for place in (before, first))
+    share = np.divide(half - below, above - below, out=np.zeros_like(half), where=first > 0)
+    logs = np.log2(np.where(np.isfinite(pools), pools, 1.0))
+    found = 2 ** (logs[before] + share * (logs[first] - logs[before]))
+    return np.where(lasting.any(-1) & np.isfinite(pools[first]), found, np.inf)
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Skill, similarity, memorisation and the nearest rival by pool size and by fixed component; the thresholds."""
-    curves = tables["curves"].assign(pool=lambda table: table["pool"].astype(object).fillna("unlimited"))
+    """Skill, similarity, memorisation, nearest rival and verdicts by pool size and fixed component; the thresholds."""
+    curves, answers = (
+        tables[name].assign(pool=lambda table: table["pool"].astype(object).fillna("unlimited"))
+        for name in ("curves", "answers")
+    )
     shares = curves[curves["metric"] == "nearest"]
     measures = curves[curves["metric"] != "nearest"]
     key = measures["metric"] + " " + measures["learner"] + " " + measures["target"]
@@ -270,13 +327,20 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
         f"  {'':12}{'tasks':>10}{'fixed':>10}" + "".join(f"{title:>14}" for title in SUMMARISED.values()) + "  nearest",
     ]
     for (subject, pool, fixed), row in table.iterrows():
-        mine = shares[(shares["subject"] == subject) & (shares["pool"] == pool) & (shares["fixed"] == fixed)]
+        labels = {"subject": subject, "pool": pool, "fixed": fixed}
+        mine = select(shares, **labels)
         nearest = ", ".join(f"{name} {share:.0%}" for name, share in zip(mine["learner"], mine["value"], strict=True))
         numbers = "".join(f"{value:14.3f}" for value in row)
         lines.append(f"  {subject:12}{pool!s:>10}{fixed:>10}{numbers}  {nearest}")
+        lines.append(f"{'':34}verdicts: {verdict_counts(select(answers, **labels))}")
     for row in tables["thresholds"].itertuples():
+        value, low, high = map(_tasks, (row.value, row.low, row.high))
         lines.append(
-            f"  {row.subject}: half of the unlimited skill on new tasks takes {row.value:.0f} tasks "
-            f"(95 % interval over {row.n_seeds} seeds: {row.low:.0f} to {row.high:.0f})"
+            f"  {row.subject}: half of the unlimited {BROUGHT[row.learner]} on new tasks takes {value} tasks "
+            f"(95 % interval over {row.n_seeds} seeds: {low} to {high})"
         )
     return "\n".join(lines)
+
+
+def _tasks(number: float) -> str:
+    return f"{number:.0f}" if np.isfinite(number) else "unlimited"

@@ -1,23 +1,28 @@
-"""Architectures side by side: how good they are, how similar to TD, and how far from every fitted rival."""
+"""Architectures side by side: how good they are, how similar to TD, how far from every rival, and what is said of them.
+
+Behind that page, the evidence card of every architecture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.tables import select
+from figures import evidence_card
 from figures.rivals import draw_distances, spread
 from figures.style import LEARNERS, PUBLISHED, SUBJECT
+from figures.verdicts import draw_verdicts
 
 NAMES = {
     "linear": "linear",
     "relu": "ReLU",
-    "softmax": "softmax\nover keys",
-    "softmax-over-queries": "softmax\nover queries",
+    "softmax": "softmax\n(keys)",
+    "softmax-over-queries": "softmax\n(queries)",
     "softmax-mlp": "softmax\n+ MLP",
 }
 SCORES = {
@@ -31,24 +36,36 @@ SCORES = {
 CONTROLS = ("myopic", "softmax-td")  # fitted to the network: what a score is worth
 
 
-def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Seven panels from the tables scores and rivals; black dots are seeds, crosses the paper's means.
+def draw(tables: Mapping[str, pd.DataFrame]) -> dict[str, Figure]:
+    """The page of all architectures, and their evidence cards by "card-" and their name."""
+    architectures = tables["answers"]["subject"].unique()
+    return {"": _side_by_side(tables), **{f"card-{name}": _card(tables, name) for name in architectures}}
+
+
+def _side_by_side(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Eight panels; black dots are seeds, crosses the paper's means.
 
     Beside them, where a score is theirs too, the medians of the myopic learner and of softmax TD, fitted to the seeds.
     """
-    scores, rivals = tables["scores"], tables["rivals"]
-    names = {name: NAMES[name] for name in rivals["subject"].unique()}
-    metrics = list(SCORES)
-    figure, axes = plt.subplot_mosaic([[*metrics[:3], "rivals"], [*metrics[3:], "rivals"]], figsize=(15, 7))
-    for metric, title in SCORES.items():
-        panel = axes[metric]
+    scores, rivals, answers = tables["scores"], tables["rivals"], tables["answers"]
+    names = {name: NAMES[name] for name in answers["subject"].unique()}
+    figure = Figure(figsize=(13.5, 10.5))
+    rows: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    for panel, (metric, title) in zip(rows[0].subplots(2, 3).flat, SCORES.items(), strict=True):
         for place, architecture in enumerate(names):
             _score(panel, place, select(scores, subject=architecture, metric=metric))
-        panel.set(title=title)
+        panel.set(title=title, yscale="log" if metric == "vd" else "linear")
         panel.set_xticks(range(len(names)), list(names.values()))
-    draw_distances(axes["rivals"], names, rivals)
+    distances, verdicts = rows[1].subplots(1, 2, width_ratios=[1.5, 1])
+    draw_distances(distances, names, rivals)
+    draw_verdicts(verdicts, list(names.values()), [select(answers, subject=name) for name in names])
     figure.suptitle("Value estimators beyond linear attention, trained by the same multi-task TD")
     return figure
+
+
+def _card(tables: Mapping[str, pd.DataFrame], architecture: str) -> Figure:
+    mine = {name: select(tables[name], subject=architecture) for name in ("answers", "findings")}
+    return evidence_card.draw({name: table.assign(subject=table["network"]) for name, table in mine.items()})
 
 
 def _score(axes: Axes, place: int, rows: pd.DataFrame) -> None:

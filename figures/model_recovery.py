@@ -25,9 +25,20 @@ ORDER = (
     "reward-average",
     "lstd",
     "monte-carlo",
+    "gd",
+    "preconditioned-gd",
+    "gd-plus-plus",
+    "averaging",
+    "newton",
+    "ridge",
+    "ols",
+    "conjugate-gradient",
+    "nearest-neighbour",
+    "kernel-smoother",
     "zero",
+    "ambiguous",
+    "none",
 )
-ANSWERS = {**{name: LABELS[name] for name in ORDER}, "ambiguous": "ambiguous", "none": "none"}
 JUDGED = {"right": "#009988", "wrong": "#D55E00", "missed": "#777777", "ambiguous": "#777777"}
 RATES = {
     "wrong": "wrong identifications",
@@ -55,7 +66,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def _confusion(axes: Axes, confusion: pd.DataFrame, networks: pd.DataFrame) -> None:
-    kinds, answers = list(dict.fromkeys(confusion["subject"])), [*ANSWERS]
+    kinds, possible = list(dict.fromkeys(confusion["subject"])), set(confusion["learner"])
+    answers = [name for name in ORDER if name in possible]
     totals = networks.groupby("subject").size()
     for (kind, answer), cell in networks.groupby(["subject", "answer"]):
         # one wrong network shows in a cell of right ones
@@ -63,7 +75,7 @@ def _confusion(axes: Axes, confusion: pd.DataFrame, networks: pd.DataFrame) -> N
         x, y, share = answers.index(answer), kinds.index(kind), len(cell) / totals[kind]
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, color=JUDGED[worst], alpha=0.2 + 0.8 * share, linewidth=0))
         axes.text(x, y, str(len(cell)), ha="center", va="center", color="white" if share > 0.4 else "black")
-    axes.set_xticks(range(len(answers)), [ANSWERS[name] for name in answers], rotation=40, ha="right")
+    axes.set_xticks(range(len(answers)), [LABELS.get(name, name) for name in answers], rotation=40, ha="right")
     axes.set_yticks(range(len(kinds)), [f"{kind} ({totals[kind]})" for kind in kinds])
     axes.set(xlim=(-0.5, len(answers) - 0.5), ylim=(len(kinds) - 0.5, -0.5), xlabel="answer")
     axes.grid(visible=False)
@@ -85,17 +97,18 @@ def _rates(axes: Axes, rates: pd.DataFrame) -> None:
 
 
 def _confidence(axes: Axes, confidence: pd.DataFrame) -> None:
-    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    error = np.abs(confidence[["low", "high"]].to_numpy().T - confidence["value"].to_numpy())
-    axes.errorbar(
-        confidence["reported"], confidence["value"], yerr=error, linestyle="none", marker="o", color="black", capsize=2
-    )
-    for row in confidence.itertuples():
-        axes.annotate(f"{row.n:.0f}", (row.reported, row.value), (6, -3), textcoords="offset points")
+    """By class of reported confidence: the share that held, and a bar where the mean of the reported stands."""
+    places, values = np.arange(len(confidence)), confidence["value"].to_numpy()
+    error = np.abs(confidence[["low", "high"]].to_numpy().T - values)
+    axes.plot(confidence["reported"], places, "|", color="#D55E00", markersize=14, markeredgewidth=2, label="reported")
+    axes.errorbar(values, places, xerr=error, fmt="o", color="black", capsize=2, label="held, exact 95 % interval")
+    classes = [f"{row.reported:.1%} reported\n{row.n:.0f} networks" for row in confidence.itertuples()]
+    axes.set_yticks(places, classes)
+    lowest = confidence[["low", "reported"]].min().min()
     axes.set(
         title="Is confidence kept? (counted on other kinds)",
-        xlabel="reported confidence",
-        ylabel="share that held",
-        xlim=(-0.03, 1.08),
-        ylim=(-0.03, 1.06),
+        xlabel="share of answers that held",
+        xlim=(lowest - 0.05, 1.02),
+        ylim=(-0.6, len(places) + 0.2),
     )
+    axes.legend(loc="upper left", ncols=2)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analyses.tables import select
 from figures.style import LABELS, LEARNERS, SUBJECT
+from figures.verdicts import draw_verdicts
 
 POOL: dict[str, Any] = {"color": "#D55E00", "marker": "X"}
 POOL_LABEL = "knows the training tasks by heart"
+OWN_TASKS: dict[str, Any] = {"color": "#888888", "marker": "s"}
 NEAREST = {"td-plus-plus": LEARNERS["td-plus-plus"], "td0": LEARNERS["td0"], "myopic": LEARNERS["myopic"]} | {
     "reward-average": LEARNERS["reward-average"],
     "pool": POOL,
@@ -23,48 +25,66 @@ NEAREST = {"td-plus-plus": LEARNERS["td-plus-plus"], "td0": LEARNERS["td0"], "my
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Six panels from the tables curves and thresholds; bands and bars are 95 % intervals over seeds."""
-    curves, thresholds = tables["curves"], tables["thresholds"]
-    figure, axes = plt.subplots(2, 3, figsize=(13.5, 8))
-    baseline = curves["subject"].iloc[0]
-    by_size = _positions(curves[(curves["subject"] == baseline) & (curves["fixed"] == "")])
-    skill, left, likeness = axes[0]
+    """Eight panels from the tables curves, answers and thresholds; bands and bars are 95 % intervals over seeds."""
+    curves, answers, thresholds = _positions(tables["curves"]), tables["answers"], tables["thresholds"]
+    figure = Figure(figsize=(17, 8))
+    (skill, left, likeness, varied), (shares, verdicts, of_fixed, fixed) = figure.subplots(2, 4)
+    baseline = tables["curves"]["subject"].iloc[0]
+    by_size = select(curves, subject=baseline, fixed="")
     _curve(skill, by_size, "skill", "subject", "new", "network, new tasks", SUBJECT)
-    _curve(
-        skill, by_size, "skill", "subject", "pool", "network, its training tasks", {"color": "#888888", "marker": "s"}
-    )
+    _curve(skill, by_size, "skill", "subject", "pool", "network, its training tasks", OWN_TASKS)
     _curve(skill, by_size, "skill", "pool", "pool", POOL_LABEL, POOL)
-    threshold = thresholds.iloc[0]
-    if np.isfinite(threshold["value"]):
-        skill.axvline(
-            np.log2(threshold["value"]), color="0.5", linestyle="--", label=f"threshold: {threshold['value']:.0f} tasks"
-        )
+    _mark(skill, select(thresholds, subject=baseline, learner="subject"))
     skill.set(title="Skill over predicting zero", ylabel="1 − MSVE / MSVE of zero", ylim=(-0.3, 0.9))
-    for learner in ("td-plus-plus", "td0", "myopic"):
-        _curve(left, by_size, "disagreement", learner, "new", LABELS[learner], LEARNERS[learner])
+    # the widest line first: where learners are one function, all of them show
+    for learner, width in (("myopic", 5.0), ("td0", 2.5), ("td-plus-plus", 1.2)):
+        look = {**LEARNERS[learner], "linewidth": width, "markersize": 3 + width}
+        _curve(left, by_size, "disagreement", learner, "new", LABELS[learner], look)
+    _mark(left, select(thresholds, subject=baseline, learner="td-plus-plus"))
     left.set(title="What rivals leave unexplained, new tasks", ylabel="disagreement with the network", yscale="log")
     _curve(likeness, by_size, "iws", "subject", "new", "network with batch TD, new tasks", SUBJECT)
     _curve(likeness, by_size, "iws", "myopic", "new", "fitted myopic learner with batch TD", LEARNERS["myopic"])
     _curve(likeness, by_size, "iws", "pool", "pool", "network with the one that knows by heart", POOL)
     likeness.set(title="Implicit weight similarity", ylabel="IWS")
-    shares, fixed, varied = axes[1]
     _shares(shares, by_size)
     for panel in (skill, left, likeness, shares):
         _sizes(panel, by_size)
         panel.legend()
+    _variations(varied, curves, select(thresholds, learner="subject"))
+    _verdicts(verdicts, of_fixed, answers[answers["subject"] == baseline])
     _fixed(fixed, curves[(curves["subject"] == baseline) & curves["pool"].isna()])
-    _variations(varied, curves, thresholds)
     figure.suptitle(
         "How many training tasks does TD need, and which of their components must vary?   (medians over seeds)"
     )
     return figure
 
 
+def _mark(axes: Axes, threshold: pd.DataFrame) -> None:
+    """Where half of what unlimited tasks bring is reached."""
+    value = threshold["value"].iloc[0]
+    if np.isfinite(value):
+        axes.axvline(np.log2(value), color="0.5", linestyle="--", label=f"half of the unlimited: {value:.0f} tasks")
+
+
+def _verdicts(by_size: Axes, by_component: Axes, answers: pd.DataFrame) -> None:
+    grown = answers[answers["fixed"] == ""]
+    sizes = [*sorted(grown["pool"].dropna().unique()), None]
+    groups = [grown[grown["pool"].isna() if size is None else grown["pool"] == size] for size in sizes]
+    draw_verdicts(by_size, ["∞" if size is None else f"{size}" for size in sizes], groups)
+    by_size.set_xlabel("distinct training tasks")
+    unlimited = answers[answers["pool"].isna()]
+    components = list(unlimited["fixed"].unique())
+    draw_verdicts(
+        by_component, [name or "nothing" for name in components], [select(unlimited, fixed=c) for c in components]
+    )
+    by_component.set_xlabel("what training fixed, unlimited tasks")
+
+
 def _positions(rows: pd.DataFrame) -> pd.DataFrame:
     """Pools at their binary logarithm, unlimited two places after the largest."""
     logs = np.log2(rows["pool"].astype(float))
     last = logs.max() + 2 if logs.notna().any() else 0.0
-    return rows.assign(at=logs.fillna(last)).sort_values("at")
+    return rows.assign(at=logs.fillna(last)).sort_values("at", kind="stable")
 
 
 def _curve(
@@ -97,7 +117,7 @@ def _shares(axes: Axes, rows: pd.DataFrame) -> None:
 def _fixed(axes: Axes, rows: pd.DataFrame) -> None:
     """Unlimited tasks with a component fixed: skill on new tasks, and on tasks that share what training fixed."""
     names = list(rows["fixed"].unique())
-    looks = {"new": ("new tasks", SUBJECT), "pool": ("tasks that share it", {"color": "#888888", "marker": "s"})}
+    looks = {"new": ("new tasks", SUBJECT), "pool": ("tasks that share it", OWN_TASKS)}
     for offset, (target, (label, look)) in zip((-0.1, 0.1), looks.items(), strict=True):
         mine = rows[(rows["metric"] == "skill") & (rows["learner"] == "subject") & (rows["target"] == target)]
         error = np.abs(mine[["low", "high"]].to_numpy().T - mine["value"].to_numpy())
@@ -121,12 +141,12 @@ def _variations(axes: Axes, curves: pd.DataFrame, thresholds: pd.DataFrame) -> N
     for row, color in zip(
         thresholds.itertuples(), ("#000000", "#0072B2", "#D55E00", "#009988", "#CC79A7"), strict=False
     ):
-        mine = _positions(curves[(curves["subject"] == row.subject) & (curves["fixed"] == "")])
-        mine = mine[(mine["metric"] == "skill") & (mine["learner"] == "subject") & (mine["target"] == "new")]
-        number = f"{row.value:.0f}" if np.isfinite(row.value) else "none"
-        label = f"{row.subject}: {number} ({row.low:.0f} to {row.high:.0f})"
-        axes.plot(mine["at"], mine["value"], color=color, marker="o", label=label)
-        _sizes(axes, mine)
+        mine = select(curves, subject=row.subject, fixed="", metric="skill", learner="subject", target="new")
+        number, low, high = (f"{n:.0f}" if np.isfinite(n) else "∞" for n in (row.value, row.low, row.high))
+        axes.plot(
+            mine["at"], mine["value"], color=color, marker="o", label=f"{row.subject}: {number} ({low} to {high})"
+        )
+    _sizes(axes, select(curves, fixed=""))
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set(title="Threshold: half of the unlimited skill", ylabel="skill on new tasks", ylim=(-0.3, None))
     axes.legend()

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 import analyses.beside_learners
+import analyses.parallel
 from algorithms.fit import disagreement
 from algorithms.temporal_difference import transitions
-from analyses.beside_learners import beside_learners, constant_share, mean_reward
+from analyses.beside_learners import BANK, beside_learners, constant_share, mean_reward
 from analyses.beyond_linear import PUBLISHED, run, summarise, trained
 from analyses.configs import BeyondLinear, SubjectSettings
+from analyses.evidence import card
+from analyses.inspect import report
 from analyses.subjects import TrainedSubject, model_config
 from analyses.tables import select
 from figures import beyond_linear
@@ -33,6 +36,7 @@ def few_tasks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses.beside_learners, "FITTING_TASKS", 12)
         patch.setattr(analyses.beside_learners, "HELD_OUT_TASKS", 20)
+        patch.setattr(analyses.parallel, "cpu_count", lambda: 1)
         yield
 
 
@@ -76,7 +80,24 @@ def test_published_numbers_stand_beside_the_architectures_that_have_them(
 def test_figure_and_summary_need_only_the_tables(tables: dict[str, pd.DataFrame], config: BeyondLinear) -> None:
     text = summarise(tables)
     assert all(f"  {architecture}: skill" in text for architecture in config.architectures)
-    assert len(beyond_linear.draw(tables).get_axes()) == 7
+    assert text.count("verdicts by seed: ") == len(config.architectures)
+    pages = beyond_linear.draw(tables)
+    assert list(pages) == ["", *(f"card-{architecture}" for architecture in config.architectures)]
+    assert len(pages[""].get_axes()) == 8
+    assert "softmax attention, 3 turns of one layer" in pages["card-softmax"].get_suptitle()
+
+
+def test_every_architecture_has_the_evidence_card_that_inspect_draws(
+    tables: dict[str, pd.DataFrame], config: BeyondLinear
+) -> None:
+    subject = trained(config, "relu")
+    sizes = {"n_states": 4, "context_length": 6, "fitting_tasks": 12, "held_out_tasks": 20}
+    expected = card(report(subject.network(), config.task, **sizes, rivals=BANK))
+    for name in ("answers", "findings"):
+        mine = select(tables[name], subject="relu").reset_index(drop=True)
+        columns = ["seed", "learner", "target", "value", "low", "high", "note"]
+        pd.testing.assert_frame_equal(mine[columns], expected[name][columns])
+        assert mine["network"].unique().tolist() == expected[name]["subject"].unique().tolist()
 
 
 def test_the_mlp_is_four_times_as_wide_as_the_tokens(config: BeyondLinear) -> None:

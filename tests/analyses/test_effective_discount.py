@@ -210,7 +210,7 @@ def test_what_has_no_effective_discount_is_refused(tmp_path: Path) -> None:
         ("looped=1", "looped is '1'; allowed: true or false"),
         ("n_layers=2.5", "n_layers is '2.5'; allowed: a whole number of at least 1"),
         ("weight_decay=-1", "weight_decay is '-1'; allowed: a number of at least 0"),
-        ("objective=mc", "did you mean 'monte-carlo'"),
+        ("objective=mc", "allowed: td, true-value, monte-carlo"),
         ("seeds=3", "the setting of a variation is 'seeds'"),
     ],
 )

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from algorithms.bank import LEARNERS
+from algorithms.bank import LEARNERS, RIVALS
 from analyses.answer import render
 from analyses.evidence import MISSED, card
 from analyses.inspect import report
@@ -104,9 +105,33 @@ def test_softmax_td_is_asked_for(told):
     assert "softmax-td" not in told["rivals"]
     weights = initial_weights(LinearTransformerConfig(2, True, D, activation="softmax"), [0])
     network = build(LinearTransformerConfig(2, True, D, activation="softmax"), weights)
-    assert "softmax-td" in report(network, "boyan-chain", **FEW, rivals=LEARNERS.keys())["rivals"]
+    assert "softmax-td" in report(network, "boyan-chain", **FEW, rivals=(*RIVALS, "softmax-td"))["rivals"]
 
 
 def test_cartpole_is_asked_on_its_own_tasks():
     told = report(constructions.td0(ALPHA, n_layers=2), "cartpole", **FEW)
     assert told["rivals"]["td0"]["disagreement"] < 1e-10
+
+
+def texts(tables):
+    return [text.get_text() for axes in evidence_card.draw(tables).get_axes() for text in axes.texts]
+
+
+def test_a_test_that_cannot_be_made_says_why():
+    config = RecurrentConfig(n_layers=2, d_features=D)
+    findings = card(report(build(config, initial_weights(config, [0])), "boyan-chain", **FEW))["findings"]
+    for test in ("read-outs of the inner layers", "weights against constructions", "bootstrap lesion"):
+        (row,) = findings[findings["target"] == test].to_dict("records")
+        assert (row["learner"], row["note"]) == ("", "needs merged weights P and Q")
+        assert np.isnan(row["value"])
+    one = card(report(constructions.td0(ALPHA, n_layers=1), "boyan-chain", **FEW))
+    assert "does not apply:\none layer has no inner ones" in texts(one)
+
+
+def test_what_lies_beyond_an_axis_is_an_arrow_with_its_number(told):
+    tables = card(told)
+    findings = tables["findings"]
+    assert "7.5" not in texts(tables)
+    far = (findings["target"] == "stitching") & (findings["learner"] == "td0")
+    findings.loc[far, ["value", "low", "high"]] = 7.5, 7.4, 7.6
+    assert "7.5" in texts(tables)

@@ -1,6 +1,6 @@
 """Asking again: ambiguous members are asked where their rivals differ, with the constants that fitted before."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,8 +17,9 @@ from tasks.markov_reward import TaskFamily
 
 D = 3
 LAYOUT = transition_layout(D, discount=0.9)
-PROMPTS = prompts_from(TaskFamily(d_features=D), LAYOUT)
-FAMILIES = candidates(looped=True, d_features=D, context_length=20, n_states=6, discount=0.9)
+TASKS = TaskFamily(n_states=6, d_features=D)
+PROMPTS = prompts_from(LAYOUT)
+FAMILIES = candidates(TASKS, LAYOUT, looped=True, context_length=20)
 OWN = FAMILIES[0]
 SIZES = (30, 40)
 ALPHA = 1.2 * torch.eye(D, dtype=torch.float64)[None, None]
@@ -79,7 +80,7 @@ def test_an_ambiguous_member_is_asked_where_the_rivals_differ():
 
 
 def test_a_later_round_decides_only_where_something_fits():
-    family = PromptFamily("40 states", 20, 40, 0.9)
+    family = PromptFamily("40 states", replace(TASKS, n_states=40), 20, 0.9)
     before = Verdict("ambiguous", ("td0", "lstd"), "too close", noise=0.01, margin=5.0)
     silent = narrow(before, Verdict("none", (), "no rival fits", noise=0.5), family)
     assert (silent.outcome, silent.learners, silent.noise) == ("ambiguous", ("td0", "lstd"), 0.01)

@@ -12,8 +12,8 @@ import torch
 import analyses.parallel
 import analyses.task_diversity
 from analyses.configs import ANALYSES, TaskDiversity
-from analyses.tables import select
-from analyses.task_diversity import PoolPredictor, nearest, run, smallest_pool, summarise
+from analyses.tables import select, tidy
+from analyses.task_diversity import PoolPredictor, half_way, nearest, run, summarise, thresholds
 from figures import task_diversity
 from models.config import ConfigError
 from probes.lens import least_squares_weights
@@ -86,12 +86,31 @@ def test_batches_do_not_change_a_prediction(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(predictor.predict(prompt), whole, atol=1e-12, rtol=0)
 
 
-def test_the_threshold_is_where_the_median_stays_above_half() -> None:
+def test_the_threshold_is_where_the_median_comes_to_half_and_stays() -> None:
     pools = np.array([1.0, 4.0, 16.0, np.inf])
-    skill = np.array([[0.6, 0.1, 0.7, 1.0], [0.6, 0.2, 0.6, 1.0], [0.9, 0.1, 0.1, 1.0]])
-    assert smallest_pool(skill, pools) == 16  # not 1: there it does not last
-    assert smallest_pool(-skill, pools) == np.inf
-    assert smallest_pool(np.stack([skill, -skill]), pools).tolist() == [16, np.inf]
+    skill = np.array([[0.6, 0.1, 0.7, 1.0], [0.6, 0.1, 0.6, 1.0], [0.9, 0.2, 0.1, 1.0]])  # medians .6, .1, .6, 1
+    found = 4 * (16 / 4) ** ((0.5 - 0.1) / (0.6 - 0.1))  # not 1: there it does not last
+    np.testing.assert_allclose(half_way(skill, pools), found, rtol=1e-12)
+    np.testing.assert_allclose(half_way(7 * skill, pools), found, rtol=1e-12)  # whatever the unit
+    assert half_way(-skill, pools) == np.inf
+    np.testing.assert_allclose(half_way(np.stack([skill, -skill]), pools), [found, np.inf], rtol=1e-12)
+    assert half_way(np.array([[0.5, 0.6, 0.7, 1.0]]), pools) == 1.0  # the smallest is enough
+    assert half_way(np.array([[0.1, 0.6, 0.4, 1.0]]), pools) == np.inf  # only unlimited tasks are
+
+
+def test_a_threshold_of_seeds_that_agree_is_sure() -> None:
+    """Two seeds with one curve: the interval is a point; TD++ explains 0, .4 and .8: half from the second on."""
+    pools, left = [2, 8, pd.NA], [1.0, 0.6, 0.2]
+    tables = [
+        tidy(
+            np.full(2, value), {"seed": [0, 1]}, metric=metric, learner=learner, target="new", subject="baseline"
+        ).assign(pool=pd.array([pool] * 2, dtype="Int64"), fixed="")
+        for metric, learner, values in (("skill", "subject", [0.0, 0.1, 0.4]), ("disagreement", "td-plus-plus", left))
+        for pool, value in zip(pools, values, strict=True)
+    ]
+    found = thresholds(pd.concat(tables)).set_index("learner")
+    assert found.loc["td-plus-plus", ["value", "low", "high"]].tolist() == pytest.approx([8.0] * 3)
+    assert found.loc["subject", "value"] == np.inf
 
 
 def test_a_stranger_has_no_nearest_rival() -> None:
@@ -109,11 +128,20 @@ def test_the_tables_hold_every_pool_and_component(tables: Mapping[str, pd.DataFr
     np.testing.assert_allclose(shares.groupby(["pool", "fixed"], dropna=False)["value"].sum(), 1.0)
 
 
+def test_every_seed_has_a_verdict(tables: Mapping[str, pd.DataFrame]) -> None:
+    answers = tables["answers"]
+    assert len(answers) == 2 * (2 + 3)  # seeds; a pool and unlimited tasks; two components and both of them
+    assert set(answers["outcome"]) <= {"identified", "ambiguous", "none"}
+    assert ((answers["outcome"] == "none") == (answers["learner"] == "")).all()
+    assert answers["note"].str.len().min() > 0
+
+
 def test_the_figure_and_the_summary_need_only_the_tables(tables: Mapping[str, pd.DataFrame]) -> None:
     text = summarise(tables)
     assert "unlimited" in text
     assert "half of the unlimited skill" in text
-    assert len(task_diversity.draw(tables).get_axes()) == 6
+    assert text.count("verdicts: ") == 5
+    assert len(task_diversity.draw(tables).get_axes()) == 8
 
 
 def test_tasks_without_a_law_are_refused(tmp_path: Path) -> None:

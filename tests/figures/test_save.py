@@ -17,7 +17,7 @@ from algorithms.bank import LEARNERS as BANK
 from analyses.configs import ANALYSES
 from analyses.tables import read_tables, write_tables
 from figures.save import save_figure
-from figures.style import LABELS, LEARNERS
+from figures.style import EXAMPLE_LEARNERS, LABELS, LEARNERS, VALUE_LEARNERS
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -79,6 +79,13 @@ def test_csv_holds_the_table(tmp_path: Path, out: Path) -> None:
 
 
 def test_every_rival_has_a_look_of_its_own() -> None:
-    assert set(LEARNERS) == set(LABELS) == set(BANK)
-    assert len({look["color"] for look in LEARNERS.values()}) == len(LEARNERS)
-    assert len({look["marker"] for look in LEARNERS.values()}) == len(LEARNERS)
+    assert set(LEARNERS) == set(LABELS) == {*BANK, "pool-bayes"}
+    for looks in (VALUE_LEARNERS, EXAMPLE_LEARNERS):
+        assert len({look["color"] for look in looks.values()}) == len(looks)
+        assert len({look["marker"] for look in looks.values()}) == len(looks)
+
+
+def test_several_figures_share_their_tables(tmp_path: Path) -> None:
+    paths = save_figure(lambda tables: {"": empty_axes(tables), "card-a": empty_axes(tables)}, {}, tmp_path, "figure")
+    assert [path.name for path in paths] == ["figure.png", "figure.pdf", "figure-card-a.png", "figure-card-a.pdf"]
+    assert all(path.stat().st_size > 0 for path in paths)

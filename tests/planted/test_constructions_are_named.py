@@ -69,7 +69,7 @@ def test_at_one_layer_the_class_is_named():
     for construct in (constructions.td0, constructions.myopic):
         ((outcome, learners), *_) = found(construct(C, n_layers=1))
         assert outcome == "identified"
-        assert set(learners) == one_function(1)
+        assert set(learners) == one_function("td0", 1)
 
 
 @pytest.mark.parametrize(("scale", "looped"), [(0.05, False), (0.2, True), (0.5, False)])

@@ -11,14 +11,21 @@ from algorithms.fit import disagreement, square_mean
 from analyses import labels
 from analyses.decoys import ShuffledRewards, context_blind, smoother
 from analyses.draws import EXACT, LARGEST_STEP, PERTURBATIONS, construct, draw_constants, varied
-from analyses.labels import label, reference_prompt
-from analyses.planted import LAYOUT, Mixture, Planted, population
+from analyses.labels import label, reference_prompts
+from analyses.planted import Mixture, Planted, plant
+from analyses.planted_values import SOURCE, VALUE_ESTIMATORS
 from models.config import ConfigError, LinearTransformerConfig
 from probes.behaviour import predict
 from probes.weights import relevance
 from tasks.markov_reward import TaskFamily
 
 MEMBERS = range(3)
+LAYOUT = VALUE_ESTIMATORS.layout
+
+
+def reference_prompt(layout, n):
+    """The first n of the reference tasks that are measured on."""
+    return reference_prompts(SOURCE, VALUE_ESTIMATORS.context_length, layout)[1].select(slice(0, n))
 
 
 def drawn_network(name, n_layers, looped, variants=("exact",) * 3, purpose="test"):
@@ -28,7 +35,7 @@ def drawn_network(name, n_layers, looped, variants=("exact",) * 3, purpose="test
 
 def off(model, learner):
     """Largest disagreement on twenty reference tasks, per member."""
-    prompt = reference_prompt(model.layout, "check").select(slice(0, 20))
+    prompt = reference_prompt(model.layout, 20)
     with torch.no_grad():
         return disagreement(predict(model, prompt), learner.predict(prompt), prompt).amax(-1)
 
@@ -71,7 +78,7 @@ def test_a_mixture_is_one_in_function_space():
     majority, minority = (
         build(name, 3, draw_constants(name, 3, True, MEMBERS, name)) for name in ("td0", "monte-carlo")
     )
-    prompt = reference_prompt(LAYOUT, "check").select(slice(0, 5))
+    prompt = reference_prompt(LAYOUT, 5)
     f, g = majority.predict(prompt), minority.predict(prompt)
     mixed = Mixture(majority, minority, torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)).predict(prompt)
     torch.testing.assert_close(mixed, torch.stack([f[0], 0.7 * f[1] + 0.3 * g[1], g[2]]), rtol=1e-10, atol=1e-12)
@@ -79,8 +86,9 @@ def test_a_mixture_is_one_in_function_space():
 
 def labelled(subject, name, learner, folder, *, n_steps=3, looped=True, exact=False):
     members = len(learner.step_size)
+    prompts = reference_prompts(SOURCE, VALUE_ESTIMATORS.context_length, LAYOUT)
     return label(
-        subject, name, learner, LAYOUT, n_steps=n_steps, looped=looped, exact=[exact] * members, folder=folder
+        subject, name, learner, prompts, n_steps=n_steps, looped=looped, exact=[exact] * members, folder=folder
     )  # fmt: skip
 
 
@@ -94,7 +102,7 @@ def td0(*step_sizes, n_steps=3):
 def test_an_exact_network_has_its_learner_alone_or_the_class_that_is_one_function(tmp_path):
     assert labelled(td0(1.0), "td0", td0(1.0), tmp_path, exact=True).right == ({"td0"},)
     single = td0(1.0, n_steps=1)
-    assert labelled(single, "td0", single, tmp_path, n_steps=1, exact=True).right == (one_function(1),)
+    assert labelled(single, "td0", single, tmp_path, n_steps=1, exact=True).right == (one_function("td0", 1),)
 
 
 def test_close_by_the_richer_learners_are_right_too(tmp_path):
@@ -165,7 +173,7 @@ def test_blind_weights_are_the_best_that_no_context_moves():
 def test_a_sharp_smoother_returns_the_reward_of_the_nearest_neighbour():
     config = LinearTransformerConfig(1, True, 4, activation="softmax")
     model = smoother(config, [0], "test", sharpness=(1e5, 1e5))
-    prompt = reference_prompt(LAYOUT, "check").select(slice(0, 5))
+    prompt = reference_prompt(LAYOUT, 5)
     phi, reward = prompt.context[..., :4], prompt.context[..., -1]
     nearest = (prompt.query_tokens[..., :4] @ phi.mT).argmax(-1)
     ratio = predict(model, prompt)[..., 0] / reward.gather(-1, nearest)
@@ -177,7 +185,8 @@ def test_a_sharp_smoother_returns_the_reward_of_the_nearest_neighbour():
 def smoke(tmp_path_factory) -> tuple[list[Planted], list[Planted]]:
     """Built twice, the second time from what the first has left."""
     folder = tmp_path_factory.mktemp("planted")
-    return population("calibration", "smoke", folder), population("calibration", "smoke", folder)
+    first, second = (plant(VALUE_ESTIMATORS, "calibration", "smoke", folder) for _ in range(2))
+    return first, second
 
 
 def test_the_population_holds_every_kind(smoke):
@@ -185,7 +194,7 @@ def test_the_population_holds_every_kind(smoke):
     assert len({ensemble.kind for ensemble in planted}) >= 14
     assert 30 <= sum(len(ensemble.right) for ensemble in planted) <= 60
     for ensemble in planted:
-        prompt = reference_prompt(ensemble.layout, "check").select(slice(0, 3))
+        prompt = reference_prompt(ensemble.layout, 3)
         with torch.no_grad():
             predictions = predict(ensemble.subject, prompt)
         n = len(predictions)
@@ -198,14 +207,14 @@ def test_the_population_holds_every_kind(smoke):
         for variant, right, noise in zip(ensemble.variant, ensemble.right, ensemble.noise, strict=True):
             if variant in EXACT:
                 assert noise < 1e-20
-                assert right == (one_function(1) if ensemble.kind == "one-step" else {ensemble.kind})
+                assert right == (one_function("td0", 1) if ensemble.kind == "one-step" else {ensemble.kind})
             if variant in PERTURBATIONS:
                 assert noise > 1e-8
 
 
 def test_a_second_build_finds_the_same(smoke):
     first, second = smoke
-    prompt = reference_prompt(LAYOUT, "check").select(slice(0, 3))
+    prompt = reference_prompt(LAYOUT, 3)
     for a, b in zip(first, second, strict=True):
         assert (a.kind, a.variant, a.right, a.borderline) == (b.kind, b.variant, b.right, b.borderline)
         if a.layout == LAYOUT:
@@ -214,6 +223,6 @@ def test_a_second_build_finds_the_same(smoke):
 
 def test_unknown_splits_and_sizes_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'calibration'"):
-        population("calibrate", "smoke", tmp_path)
+        plant(VALUE_ESTIMATORS, "calibrate", "smoke", tmp_path)
     with pytest.raises(ConfigError, match="size is 'big'"):
-        population("report", "big", tmp_path)
+        plant(VALUE_ESTIMATORS, "report", "big", tmp_path)
