@@ -19,26 +19,29 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from algorithms.autoregressive import CopyLast, TwoToken
+from algorithms.bank import bank_for
 from algorithms.fit import disagreement, one_thread
 from algorithms.gradient_descent import GD
 from algorithms.learner import Learner
 from algorithms.least_squares import OLS
+from analyses.examine import ask, decide_round
+from analyses.linear_positions import PUBLISHED_RANK, PUBLISHED_WEIGHT, positional_rows
 from analyses.regression_configs import LinearAutoregression
 from analyses.tables import select, tidy
 from models.artifacts import run_folder
 from models.causal import CausalTransformer
 from models.causal_config import CausalConfig, CausalTraining
-from models.causal_constructions import best_step_size, positional_encoding, untwisted
-from models.positional import descend, lag_gram, null_projector
+from models.causal_constructions import best_step_size, untwisted
 from models.train_causal import CausalRecord, train_causal
+from probes.behaviour import Subject as Examined
 from probes.behaviour import median_interval
+from probes.discrimination import PromptFamily, prompts_from
+from probes.verdict import THRESHOLDS
 from tasks.autoregressive import AutoregressiveFamily
 from tasks.layout import Prompt
-from tasks.streams import normals
 
 ANALYSIS = "linear-autoregression"
 # The operators and first states of each subject's sequences.
@@ -53,14 +56,8 @@ HEADS_MISSING = 2  # of plain orthogonal: with d heads the rule for unitary W wo
 SNAPSHOTS = 50
 NEAR = 0.02  # of theory: what is counted as having reached it
 
-# Weight on the state s_{T-1} at T = 30 by phase scale, and the rank of the 29 x 29 Gram (eigenvalues above RANK_ABOVE),
-# from the authors' arrays and settings. Their arrays lack the weight on s_T itself.
-PUBLISHED_WEIGHT = {50.0: 0.334, 100.0: 0.242, 200.0: 0.183, 300.0: 0.132}
-PUBLISHED_RANK = {1.0: 29, 50.0: 6, 100.0: 4, 200.0: 3, 300.0: 3}
-RANK_ABOVE = 1e-3
-POSITIONS, SAMPLES = 30, 1000
+VERDICT_SEQUENCES = 100
 STEP_SEQUENCES = 4000
-POSITIONAL_TRAINING = {"learning_rate": 0.5, "target_loss": 1e-3, "max_steps": 100_000}
 
 # c P_T and P_{T-1} / P_T of the authors' stored arrays.
 PUBLISHED = {
@@ -110,15 +107,17 @@ class Subject:
 @one_thread()
 def run(config: LinearAutoregression) -> dict[str, pd.DataFrame]:
     """Tables training (loss), constants (what theory fixes, by seed), matrices (C and P entry by entry), predictions
-    (disagreement with every rule), errors (by prefix) and positional (P by lag, and what null directions change)."""
+    (disagreement with every rule at the constants of theory), verdicts (of the whole bank, with fitted constants),
+    errors (by prefix) and positional (P by lag, and what null directions change)."""
     subjects = [trained(config, name) for name in SUBJECTS]
     return {
         "training": _concat(training_rows(subject) for subject in subjects),
         "constants": _concat(constant_rows(subject) for subject in subjects),
         "matrices": _concat(matrix_rows(subject) for subject in subjects if not subject.config.augmented),
         "predictions": _concat(prediction_rows(subject, config.test_sequences) for subject in subjects),
+        "verdicts": _concat(verdict_rows(subject, config.fitting_sequences) for subject in subjects),
         "errors": _concat(error_rows(subject, config.test_sequences) for subject in subjects),
-        "positional": _concat(positional_rows(scale, config.seeds) for scale in config.phase_scales),
+        "positional": _concat(positional_rows(ANALYSIS, scale, config.seeds) for scale in config.phase_scales),
     }
 
 
@@ -250,6 +249,29 @@ def prediction_rows(subject: Subject, n: int) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def verdict_rows(subject: Subject, fitting_sequences: int) -> pd.DataFrame:
+    """The verdict on every seed (`probes.verdict`): value is what the nearest rival leaves unexplained."""
+    family = PromptFamily("own prompts", subject.family, subject.training.context_length, 1.0)
+    prompts = prompts_from(subject.family.layout)
+    tables = []
+    for name, model in networks(subject).items():
+        bank = bank_for(model.layout).keys() - (set() if subject.family.kind != "haar" else {"two-token"})
+        network = Examined.of(model)
+        sizes = (fitting_sequences, VERDICT_SEQUENCES)
+        asked = ask(network, family, prompts, sizes, rivals=bank)
+        said = [decide_round(network, asked, member, THRESHOLDS) for member in asked.members]
+        table = tidy(
+            [verdict.noise for verdict in said],
+            {"seed": asked.members},
+            analysis=ANALYSIS,
+            subject=name,
+            metric="unexplained",
+        )
+        names = [", ".join(verdict.learners) for verdict in said]
+        tables.append(table.assign(outcome=[verdict.outcome for verdict in said], learner=names))
+    return pd.concat(tables, ignore_index=True)
+
+
 @torch.no_grad()
 def error_rows(subject: Subject, n: int) -> pd.DataFrame:
     """E |prediction - s_{T+1}|^2 by the number of states T seen, of the network (by seed) and of every rule."""
@@ -262,48 +284,6 @@ def error_rows(subject: Subject, n: int) -> pd.DataFrame:
         axes = {"seed": range(len(error)), "states": range(1, error.shape[1] + 1)}
         tables.append(tidy(error, axes, analysis=ANALYSIS, subject=subject.name, learner=name, metric="error"))
     return pd.concat(tables, ignore_index=True)
-
-
-@torch.no_grad()
-def positional_rows(scale: float, n_seeds: int) -> pd.DataFrame:
-    """Phases U(0, 2 pi) / scale: P at T = POSITIONS by lag, the rank of the Gram, and how far predictions move when P
-    moves by as much as it is long, along a random null direction or along any random one."""
-    seeds, family = range(n_seeds), AutoregressiveFamily(1, phase_scale=scale, augmented=False)
-    phases = family.operators(seeds, "train", 0, SAMPLES)[..., 0, 0].angle()
-    gram = lag_gram(phases, POSITIONS)
-    fit = descend(gram, **POSITIONAL_TRAINING)
-    rank = (torch.linalg.eigvalsh(lag_gram(phases, POSITIONS - 1)) > RANK_ABOVE).sum(-1)
-    weights = fit.P[:, -1].flip(-1)  # by lag: s_T comes first
-    labels = {"analysis": ANALYSIS, "subject": f"positions, scale {scale:g}"}
-    published = np.full(POSITIONS, np.nan)
-    published[1] = PUBLISHED_WEIGHT.get(scale, np.nan)
-    by_lag = tidy(weights, {"seed": seeds, "lag": range(POSITIONS)}, metric="weight", **labels)
-    tables = [by_lag.assign(published=np.tile(published, n_seeds))]
-    for metric, numbers in (("rank", rank), ("steps", fit.steps), ("loss", fit.loss)):
-        known = PUBLISHED_RANK.get(scale, np.nan) if metric == "rank" else np.nan
-        tables.append(tidy(numbers, {"seed": seeds}, metric=metric, **labels).assign(published=known))
-    for metric, moved in _moved(fit.P, gram, family).items():
-        tables.append(tidy(moved, {"seed": seeds}, metric=metric, **labels))
-    return pd.concat(tables, ignore_index=True).assign(phase_scale=scale)
-
-
-def _moved(P: Tensor, gram: Tensor, family: AutoregressiveFamily) -> dict[str, Float[Tensor, " seeds"]]:
-    """E |f' - f|^2 / E |f|^2 of the last prediction when the last row of P moves by its own length. NaN without a null
-    direction."""
-    n_seeds, n = P.shape[:2]
-    prompt = family.fresh_prompt([0], "test", 0, SAMPLES, n, family.layout)
-    draws = normals(range(n_seeds), "positional/direction", 0, n).double()
-    null = (null_projector(gram, RANK_ABOVE) @ draws[..., None])[..., 0]
-    before = positional_encoding(P).predict(prompt)[:, :, -1]
-    found = {}
-    for name, direction in (("moved_null", null), ("moved_any", draws)):
-        length = direction.norm(dim=-1, keepdim=True)
-        step = (direction / length.where(length > 0, torch.nan) * P[:, -1].norm(dim=-1, keepdim=True)).flip(-1)
-        edited = P.clone()
-        edited[:, -1] += step
-        after = positional_encoding(edited).predict(prompt)[:, :, -1]
-        found[name] = (after - before).abs().square().mean((1, 2)) / before.abs().square().mean((1, 2))
-    return found
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
@@ -323,6 +303,10 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
             for rival, mine in rows.groupby("learner", sort=False)
         ]
         lines.append(f"  {subject:32} " + "  ".join(numbers))
+    lines += ["", "verdicts by seed"]
+    for subject, rows in tables["verdicts"].groupby("subject", sort=False):
+        counts = (rows.outcome + " " + rows.learner).str.strip().value_counts()
+        lines.append(f"  {subject:32} " + "; ".join(f"{n} {said}" for said, n in counts.items()))
     lines += [
         "",
         "positions alone: weight on s_T, s_{T-1} (published), rank (published), change of f when P moves by its length",

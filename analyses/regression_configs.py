@@ -12,6 +12,70 @@ Parameters = Literal["sparse", "full", "free"]
 
 
 @dataclass(frozen=True)
+class RegressionSettings:
+    """Networks trained on noise-free linear regression: everything that the analyses of their weights share."""
+
+    preset: Preset = "laptop"
+    """smoke: seconds, no science; laptop: minutes on two cores; paper: the published scale."""
+    d_features: int = 5
+    """Dimension of covariates and weights, d."""
+    context_length: int = 20
+    """Labelled examples in the context, n."""
+    rotation: int = 0
+    """Seed of the rotation of the covariance's eigenvectors."""
+    steps: int = 90
+    """Iterations of Gauss-Newton on `prompts` / 40 prompts; a few on more of them follow."""
+    prompts: int = 200_000
+    """Prompts in the last fixed batch."""
+    test_prompts: int = 1_000_000
+    """Fresh prompts on which networks and rivals are compared."""
+    contexts: int = 100_000
+    """Contexts on which the rivals' own optima are found."""
+    seeds: int = 5
+    """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
+    out: Path = Path("runs")
+    """Folder for runs, tables and figures."""
+
+
+@dataclass(frozen=True)
+class SingleLayerOptimum(RegressionSettings):
+    """Is one trained layer the preconditioned gradient step of Theorems 1 and 5? (arXiv 2306.00297)"""
+
+    steps: int = 6
+    """Iterations of Gauss-Newton on `prompts` / 40 prompts; a few on more of them follow."""
+
+
+@dataclass(frozen=True)
+class PreconditionedGDEmergence(RegressionSettings):
+    """Do L layers trained on regression run preconditioned gradient descent, or GD++? (arXiv 2306.00297)"""
+
+    n_layers: int = 3
+    """Depth L."""
+    parameters: tuple[Parameters, ...] = ("sparse", "full")
+    """Which entries of P and Q are trained: Q's block of features (sparse), P's too (full), all (free)."""
+
+
+@dataclass(frozen=True)
+class LossVsDepth(PreconditionedGDEmergence):
+    """How does the loss fall with depth, beside the rivals' own optima and the published baselines? (2306.00297)"""
+
+    n_layers: int = 4
+    """Depths 1 ... L."""
+    prompts: int = 50_000
+    """Prompts in the last fixed batch."""
+
+
+@dataclass(frozen=True)
+class LossVsContext(PreconditionedGDEmergence):
+    """How does the loss fall with the context, beside the rivals' own optima and published baselines? (2306.00297)"""
+
+    context_lengths: tuple[int, ...] = (4, 8, 12, 16, 20)
+    """Labelled examples in the context, a network each."""
+    prompts: int = 50_000
+    """Prompts in the last fixed batch."""
+
+
+@dataclass(frozen=True)
 class PoolBayesOrRidge:
     """Does linear attention learn its training tasks by heart, or to solve new ones? (arXiv 2306.15063)"""
 
@@ -69,6 +133,8 @@ class LinearAutoregression:
     """Where positions alone are trained: phases are U(0, 2 pi) over each of these."""
     test_sequences: int = 256
     """Held-out sequences on which networks and rules are compared."""
+    fitting_sequences: int = 12
+    """Sequences that the constants of the rules are fitted on, for the verdict."""
     seeds: int = 10
     """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
     out: Path = Path("runs")
@@ -107,7 +173,33 @@ class LayersVsIterations:
     """Folder for runs, tables and figures."""
 
 
+SMOKE = {"seeds": 2, "steps": 3, "prompts": 2000, "test_prompts": 4000, "contexts": 500}
+
 REGRESSION_ANALYSES = {
+    "single-layer-optimum": Analysis(
+        SingleLayerOptimum,
+        {"smoke": SMOKE, "laptop": {}, "paper": {"seeds": 10, "prompts": 1_000_000}},
+        {"smoke": "about 10 s", "laptop": "about 3 min", "paper": "about 30 min"},
+    ),
+    "preconditioned-gd": Analysis(
+        PreconditionedGDEmergence,
+        {"smoke": SMOKE, "laptop": {}, "paper": {"seeds": 10, "prompts": 1_000_000}},
+        {"smoke": "about 20 s", "laptop": "about 10 min", "paper": "about 1 h"},
+    ),
+    "loss-vs-depth": Analysis(
+        LossVsDepth,
+        {"smoke": {**SMOKE, "n_layers": 2}, "laptop": {}, "paper": {"prompts": 400_000}},
+        {"smoke": "about 30 s", "laptop": "about 15 min", "paper": "about 2 h"},
+    ),
+    "loss-vs-context": Analysis(
+        LossVsContext,
+        {
+            "smoke": {**SMOKE, "n_layers": 2, "context_lengths": (4, 8)},
+            "laptop": {"seeds": 3},
+            "paper": {"context_lengths": tuple(range(2, 21, 2)), "prompts": 400_000},
+        },
+        {"smoke": "about 30 s", "laptop": "about 15 min", "paper": "about 3 h"},
+    ),
     "pool-bayes-or-ridge": Analysis(
         PoolBayesOrRidge,
         {
@@ -142,6 +234,7 @@ REGRESSION_ANALYSES = {
             "smoke": {
                 "seeds": 2,
                 "depth": 4,
+                "best_depth": 2,
                 "trained_layers": (1,),
                 "train_prompts": 200,
                 "gd_iterations": 64,

@@ -15,11 +15,11 @@ from analyses.linear_autoregression import (
     Subject,
     constant_rows,
     error_rows,
-    positional_rows,
     prediction_rows,
     run,
     summarise,
 )
+from analyses.linear_positions import positional_rows
 from analyses.regression_configs import REGRESSION_ANALYSES
 from analyses.tables import select
 from figures import linear_autoregression
@@ -107,7 +107,7 @@ def test_the_haar_step_is_the_best_of_all_single_steps() -> None:
 
 
 def test_positions_alone_reach_the_authors_weights() -> None:
-    rows = positional_rows(50.0, 2)
+    rows = positional_rows("linear-autoregression", 50.0, 2)
     weight = select(rows, metric="weight", lag=1)
     np.testing.assert_allclose(weight["value"], weight["published"], rtol=0.02)
     rank = select(rows, metric="rank")
