@@ -24,6 +24,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "lam": (lambda value: 0 <= value <= 1, "from 0 to 1"),
     "step_size": (math.isfinite, "a finite number"),
     "learning_rate": (lambda value: 0 < value < math.inf, "a finite number above 0"),
+    "noise": (lambda value: 0 < value < math.inf, "a finite number above 0"),
     "probe_tasks": (lambda value: value >= 5, "at least 5, one for each fold"),
     "weight_decay": (lambda value: 0 <= value < math.inf, "a finite number of at least 0"),
 }

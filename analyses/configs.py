@@ -12,7 +12,16 @@ from analyses.planted_configs import (
     RegressionRecovery,
 )
 from analyses.presets import Analysis, Preset
-from analyses.regression_configs import REGRESSION_ANALYSES, LayersVsIterations, PoolBayesOrRidge
+from analyses.regression_configs import (
+    REGRESSION_ANALYSES,
+    LayersVsIterations,
+    LossVsContext,
+    LossVsDepth,
+    PoolBayesOrRidge,
+    PreconditionedGDEmergence,
+    RegressionSettings,
+    SingleLayerOptimum,
+)
 from analyses.value_configs import (
     VALUE_ANALYSES,
     Activation,
@@ -45,12 +54,17 @@ __all__ = [
     "EffectiveDiscount",
     "LayerRoles",
     "LayersVsIterations",
+    "LossVsContext",
+    "LossVsDepth",
     "ModelRecovery",
     "Objective",
     "PoolBayesOrRidge",
+    "PreconditionedGDEmergence",
     "Preset",
     "RNNControl",
     "RegressionRecovery",
+    "RegressionSettings",
+    "SingleLayerOptimum",
     "SubjectSettings",
     "TDEmergence",
     "TDProbe",

@@ -24,7 +24,7 @@ FAMILIES = {
     "full": "free: the blocks of features of P and Q",
     "free": "free: every entry of P and Q",
 }
-TARGETS = {"pool": "training tasks, new contexts", "new": "new tasks"}
+TARGETS = {"pool": "training tasks", "new": "new tasks"}
 FLOOR = 1e-4  # of the logarithmic axes: what is below is as good as none
 
 
@@ -48,7 +48,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
             shown = select(mine, target=target, metric="disagreement")
             for learner, look in RIVALS.items():
                 _curve(panel, select(shown, learner=learner), *look)
-            panel.set(title=f"What rivals leave unexplained, {title}", ylabel="disagreement", yscale="log")
+            panel.set(title=f"Unexplained by rivals, {title}", ylabel="disagreement", yscale="log")
         _mark(row[3], select(thresholds, subject=name, metric="nearer-to-ridge"))
         shown = select(mine, target="pool", metric="label-scaling")
         for learner in ("pool-bayes", "smoothed-pool-bayes"):

@@ -39,41 +39,35 @@ class GaussNewton:
 
         -(H + damping diag H)^-1 g,   H = E[J^T J],   g = E[J^T r]
 
-    under the best of a few dampings. No scaling of weights or covariates changes the move at zero damping, so badly
-    conditioned covariates cost no more iterations than good ones.
+    under the best of a few dampings, the same ones at every iteration: so there is nothing to remember. No scaling of
+    weights or covariates changes the undamped move: badly conditioned covariates cost no more iterations than others.
     """
 
-    DAMPINGS: ClassVar = (0.01, 0.3, 10.0, 1e3)  # times the last one that helped
-    FIRST_DAMPING: ClassVar = 0.01
-    BOUNDS: ClassVar = (1e-9, 1e9)
+    DAMPINGS: ClassVar = (1e-6, 1e-3, 0.03, 1.0, 100.0)
 
     def __init__(self, weights: Sequence[Weight], masks: Masks, residuals: Residuals) -> None:
         self.weights, self.residuals = [batch_last(weight) for weight in weights], residuals
         self.free = torch.stack([m.expand(w.shape[:3]) for m, w in zip(masks, self.weights, strict=True)]).flatten()
-        self.damping = torch.full((len(weights[0]),), self.FIRST_DAMPING, dtype=torch.float64)
 
     def step(self, chunks: Sequence[Examples]) -> Float[Tensor, " seeds"]:
         loss, gradient, curvature = self._moments(chunks)
         scale = curvature.diagonal(dim1=-2, dim2=-1)
         scale = torch.diag_embed(torch.where(scale > 0, scale, 1.0))
-        best, move, factor = loss, torch.zeros_like(gradient), torch.full_like(loss, max(self.DAMPINGS))
-        for tried in self.DAMPINGS:
-            system = curvature + (tried * self.damping)[:, None, None] * scale
-            candidate = -torch.linalg.solve_ex(system, gradient)[0]
+        best, move = loss, torch.zeros_like(gradient)
+        for damping in self.DAMPINGS:
+            candidate = -torch.linalg.solve_ex(curvature + damping * scale, gradient)[0]
             found = self._loss(self._moved(candidate), chunks)
             better = found < best  # false for NaN
-            best, factor = torch.where(better, found, best), torch.where(better, tried, factor)
-            move = torch.where(better[:, None], candidate, move)
+            best, move = torch.where(better, found, best), torch.where(better[:, None], candidate, move)
         for weight, moved in zip(self.weights, self._moved(move), strict=True):
             weight.copy_(moved)
-        self.damping = (self.damping * factor).clamp(*self.BOUNDS)
         return loss.to(self.weights[0])
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"damping": self.damping}
+        return {}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        self.damping = tensors["damping"]
+        pass
 
     def _moments(self, chunks: Sequence[Examples]) -> tuple[Tensor, Tensor, Tensor]:
         """The loss [seeds], g [seeds, free] and H [seeds, free, free]; sums over chunks in float64."""

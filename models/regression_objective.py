@@ -47,17 +47,10 @@ class Examples(NamedTuple):
             prompt.answers[..., 0, 0].contiguous(),
         )
 
-    def split(self, size: int) -> list[Examples]:
-        """Chunks of at most `size` prompts."""
-        return [Examples(*parts) for parts in zip(*(_pieces(x, size, -1) for x in self), strict=True)]
-
     def members(self) -> list[Examples]:
         """Those of each seed alone."""
-        return [Examples(*parts) for parts in zip(*(_pieces(x, 1, -2) for x in self), strict=True)]
-
-
-def _pieces(x: Tensor, size: int, axis: int) -> list[Tensor]:
-    return [piece.contiguous() for piece in x.split(size, axis)]
+        parts = zip(*(x.split(1, -2) for x in self), strict=True)
+        return [Examples(*(x.contiguous() for x in part)) for part in parts]
 
 
 def residuals(

@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -106,25 +105,17 @@ def _train(
         prompt = family.training_prompt(seeds, index, n, training.context_length, state.model.layout)
         return Examples(*(x.to(device) for x in Examples.read(prompt)))
 
-    ends = list(accumulate((steps for steps, _ in training.stages), initial=training.steps))
+    total = training.steps + sum(steps for steps, _ in training.stages)
     last_checkpoint = time.monotonic()
-    batch: list[Examples] = []
-    with tqdm(total=ends[-1], initial=state.progress, unit="step", desc="training", disable=None) as bar:
-        while state.progress < ends[-1]:
-            if state.progress < training.steps:
-                if not batch or state.progress % training.resample_every == 0:
-                    batch = [examples(state.progress // training.resample_every, training.prompts)]
-                state.step(batch[0])
-            else:
-                if not batch or state.progress in ends:
-                    batch = [examples(index, n) for index, n in _chunks(training, state.progress)]
-                state.polish(batch)
+    batches, read = [], []
+    with tqdm(total=total, initial=state.progress, unit="step", desc="training", disable=None) as bar:
+        while state.progress < total:
+            if read != (wanted := _batches(training, state.progress)):
+                batches, read = [examples(index, n) for index, n in wanted], wanted
+            polishing = state.progress >= training.steps
+            (state.polish if polishing else state.step)(batches)
             state.progress += 1
-            if (
-                state.progress > training.steps
-                or state.progress in ends
-                or state.progress % training.snapshot_every == 0
-            ):
+            if state.progress >= training.steps or state.progress % training.snapshot_every == 0:
                 state.snapshot(seeds)
             bar.update()
             if time.monotonic() - last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS:
@@ -133,8 +124,10 @@ def _train(
     finish(folder, config, state, seeds, started, device=device, training=asdict(training), task=repr(family))
 
 
-def _chunks(training: RegressionTraining, step: int) -> list[tuple[int, int]]:
-    """The batches (index, prompts) that the stage of the polish at a step reads; none was read before."""
+def _batches(training: RegressionTraining, step: int) -> list[tuple[int, int]]:
+    """The batches (index, prompts) that a step reads: a polish reads the same ones for a whole stage, all new to it."""
+    if step < training.steps:
+        return [(step // training.resample_every, training.prompts)]
     first, end = -(-training.steps // training.resample_every), training.steps
     for steps, prompts in training.stages:
         sizes = [min(PROMPTS_PER_CHUNK, prompts - start) for start in range(0, prompts, PROMPTS_PER_CHUNK)]
@@ -190,16 +183,16 @@ class _State(TrainingState):
         state.snapshot(seeds)
         return state
 
-    def step(self, examples: Examples) -> None:
+    def step(self, batches: Sequence[Examples]) -> None:
         """One AdamW step; the learning rate halves every `halve_every`."""
         halvings = self.progress // self.training.halve_every
         self.optimizer.param_groups[0]["lr"] = self.training.learning_rate * 0.5**halvings
-        errors = self._residuals(batch_last(self.model.P), batch_last(self.model.Q), examples)
-        self.update([errors.square().mean(-1)])
+        P, Q = batch_last(self.model.P), batch_last(self.model.Q)
+        self.update([torch.cat([self._residuals(P, Q, batch) for batch in batches], -1).square().mean(-1)])
 
-    def polish(self, chunks: Sequence[Examples]) -> None:
-        """One step of the polish on a fixed batch."""
-        self.report([self._polish.step(chunks)])
+    def polish(self, batches: Sequence[Examples]) -> None:
+        """One step of the polish."""
+        self.report([self._polish.step(batches)])
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
         polish = {f"polish.{name}": tensor for name, tensor in self._polish.tensors().items()}

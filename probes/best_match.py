@@ -27,24 +27,28 @@ Similarity = Float[Tensor, "seeds layers steps"]
 
 
 def similarity_of_errors(layers: Layers, iterates: Iterates, prompt: Prompt) -> Similarity:
-    """SimE of every layer with every iterate; NaN where either has no error but rounding."""
+    """SimE of every layer with every iterate, over the tasks on which both err by more than rounding; else NaN."""
     residuals = [(f - prompt.answers)[..., 0] for f in (layers, iterates)]
-    found = _mean_cosine(*residuals)
-    mine, theirs = (relative_error(f, prompt) < ROUNDING for f in (layers, iterates))
-    return found.masked_fill(mine.mT[..., :, None] | theirs.mT[..., None, :], torch.nan)
+    power = prompt.answers[..., 0].square().sum(-1)
+    mine, theirs = (r.square().sum(-1) > ROUNDING * power for r in residuals)
+    return _mean_cosine(*residuals, mine, theirs)
 
 
 def similarity_of_weights(
     layers: Float[Tensor, "layers seeds tasks d"], iterates: Float[Tensor, "steps seeds tasks d"]
 ) -> Similarity:
-    """SimW of every layer with every iterate; zero where either has zero weights."""
-    return _mean_cosine(layers, iterates)
+    """SimW of every layer with every iterate, over the tasks on which neither has zero weights; else NaN."""
+    return _mean_cosine(layers, iterates, *(w.square().sum(-1) > 0 for w in (layers, iterates)))
 
 
-def _mean_cosine(first: Tensor, second: Tensor) -> Similarity:
+def _mean_cosine(first: Tensor, second: Tensor, *counted: Tensor) -> Similarity:
     tiny = torch.finfo(first.dtype).tiny
-    units = (normalize(x, dim=-1, eps=tiny) for x in (first, second))
-    return torch.einsum("lstq, kstq -> slk", *units) / first.shape[2]
+    units = (
+        torch.where(count[..., None], normalize(x, dim=-1, eps=tiny), 0.0)
+        for x, count in zip((first, second), counted, strict=True)
+    )
+    number = torch.einsum("lst, kst -> slk", *(count.to(first) for count in counted))
+    return torch.einsum("lstq, kstq -> slk", *units) / number
 
 
 def relative_error(predictions: Iterates, prompt: Prompt) -> Float[Tensor, "steps seeds"]:

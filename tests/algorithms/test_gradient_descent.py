@@ -168,7 +168,8 @@ def test_is_differentiable_and_broadcasts_over_seeds(build: Callable[..., Learne
         return build(*values).predict(prompt)
 
     assert torch.autograd.gradcheck(predict, values)
-    _, slope = torch.func.jvp(lambda value: predict(value, *values[1:]), (values[0].detach(),), (values[0].detach(),))
+    first = (values[0].detach(),)
+    slope = torch.func.jvp(lambda value: predict(value, *values[1:]), first, first)[1]
     assert slope.abs().max() > 1e-3
     torch.testing.assert_close(predict(*values)[1:], predict(*(v[1:] for v in values))[1:], rtol=0, atol=1e-13)
     learner = build(*values)

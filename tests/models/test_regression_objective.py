@@ -45,13 +45,10 @@ def test_every_prompt_may_have_weights_of_its_own():
     torch.testing.assert_close([g[..., :1] for g in own], list(alone), rtol=0, atol=1e-12)
 
 
-def test_splitting_examples_loses_none():
+def test_members_are_the_examples_of_each_seed():
     *_, examples = setting(1)
-    chunks, members = examples.split(4), examples.members()
-    assert [chunk.answers.shape[-1] for chunk in chunks] == [4, 2]
     for i, whole in enumerate(examples):
-        assert torch.equal(torch.cat([chunk[i] for chunk in chunks], -1), whole)
-        assert torch.equal(torch.cat([member[i] for member in members], -2), whole)
+        assert torch.equal(torch.cat([member[i] for member in examples.members()], -2), whole)
 
 
 def test_families_free_the_blocks_that_the_paper_names():
