@@ -16,9 +16,10 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from algorithms.bank import RIVALS, bank_for
+from algorithms.bank import bank_for
 from analyses.evidence import evidence
 from analyses.examine import FITTING_TASKS, HELD_OUT_TASKS, Examination, Round, examine
+from analyses.planted_regression import is_planted
 from analyses.questions import ASKED, questions
 from models.artifacts import load_subject
 from models.linear import LinearTransformer
@@ -29,7 +30,7 @@ from probes.verdict import Finding, Verdict, tally
 from probes.weights import WeightReading, read_weights
 from tasks.errors import require
 
-# Task, states, transitions and features of the planted benchmark: what its confidence holds for.
+# Task, states, transitions and features of the planted value estimators: what their confidence holds for.
 PLANTED = ("boyan-chain", 10, 30, 4)
 BANKS = ("linear", "all")
 NONLINEAR_VALUES = {"softmax-td"}  # of value estimators; regression has its smoothers in the standard bank
@@ -75,8 +76,9 @@ def report(
     rivals = bank_for(model.layout).keys() if rivals is None else rivals
     weights = _weights(model)
     linear = isinstance(model, LinearTransformer) and model.config.activation == "linear"
-    as_planted = (task, n_states, families[0].context_length, model.layout.d_features) == PLANTED
-    counted = linear and as_planted and set(rivals) == RIVALS.keys()
+    length = families[0].context_length
+    as_planted = (task, n_states, length, model.layout.d_features) == PLANTED or is_planted(families[0].source, length)
+    counted = linear and as_planted and set(rivals) == bank_for(model.layout).keys()
     with tqdm(total=2, unit="stage", desc="fitting rivals", disable=None, leave=False) as bar:
         examination = examine(
             subject,

@@ -80,7 +80,7 @@ def recover(population: Population, config: ModelRecovery, analysis: str) -> dic
     networks, as_shipped = (_networks(planted, firsts, verdicts) for verdicts in (left_out, shipped))
     sure = ~as_shipped.borderline.to_numpy(dtype=bool)
     kept = [verdict for verdict, known in zip(chain.from_iterable(shipped), sure, strict=True) if known]
-    counts = calibration.count(kept, as_shipped.holds[sure])
+    counts = calibration.count(kept, as_shipped.holds[sure].tolist())
     tables = {
         "networks": networks,
         "confusion": _confusion(networks, [*bank_for(population.layout), "ambiguous", "none"]),
@@ -265,7 +265,8 @@ def _confidence(networks: pd.DataFrame, verdicts: Sequence[Verdict]) -> pd.DataF
     reported = np.full(len(verdicts), np.nan)
     for kind in networks.subject.unique():
         others = ((networks.subject != kind) & ~networks.borderline).to_numpy(dtype=bool)
-        counts = calibration.count([v for v, o in zip(verdicts, others, strict=True) if o], networks.holds[others])
+        held = networks.holds[others].tolist()
+        counts = calibration.count([v for v, o in zip(verdicts, others, strict=True) if o], held)
         for i in np.flatnonzero((networks.subject == kind) & ~networks.borderline).tolist():
             said = calibration.confidence(verdicts[i], counts)
             reported[i] = np.nan if said is None else said.rate

@@ -1,78 +1,63 @@
-"""The planted population: value estimators whose algorithm is known, each with its right name before any is inspected.
+"""A planted population: networks whose algorithm is known, each with its right name before any is inspected.
 
 Constructions with random constants, as they are and under changes that leave the function alone (gauge, noise in
-irrelevant weights) or nearly alone (noise of 1, 3 and 10 % of the weights); mixtures of two learners; students that
-were trained to imitate a learner; and decoys, for which only `none` is right. `analyses.labels` states the rule for
-what is right. The splits share nothing but the reference tasks of that rule: every other draw names its split.
+irrelevant weights) or nearly alone (noise of 1, 3 and 10 % of the weights); mixtures of two learners; predictors that
+are a learner which no construction exists for; students that were trained to imitate a learner; and decoys, for which
+only `none` is right. `analyses.labels` states the rule for what is right. A `Population` says what there is of each;
+`analyses.planted_values` and `analyses.planted_regression` are the two. Splits share nothing but the reference tasks of
+that rule: every other draw names its split.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
-from algorithms.bank import build
-from algorithms.learner import Learner
-from analyses.decoys import ShuffledRewards, context_blind, random_network, smoother, trained_decoy
-from analyses.draws import D_FEATURES, EXACT, GAMMA, VARIANTS, Constants, construct, draw_constants, varied
-from analyses.labels import label
+from algorithms.bank import LEARNERS, build
+from algorithms.learner import Learner, constants
+from analyses.draws import EXACT, Constants, varied
+from analyses.labels import label, reference_prompts
+from analyses.parallel import in_parallel
 from models.artifacts import is_complete, mark_done, run_folder
-from models.config import LinearTransformerConfig, Mask, require
+from models.config import LinearTransformerConfig
 from models.distill import distill
 from models.linear import LinearTransformer
 from probes.behaviour import Predictor, predict
-from tasks.layout import Prompt, TokenLayout, transition_layout
-from tasks.markov_reward import TaskFamily
+from tasks.errors import require
+from tasks.layout import Prompt, PromptSource, TokenLayout
 from tasks.streams import uniforms
 
 # One to develop on, three that were looked at on the way, and the one to report. An index is part of a training seed.
 SPLITS = ("calibration", "held-out", "test", "final", "report")
-LAYOUT = transition_layout(D_FEATURES, discount=GAMMA)
-SOURCE = TaskFamily(d_features=D_FEATURES, gamma=GAMMA)
-DEEPEST = {True: 8, False: 4}  # by looped
-CONSTRUCTED = (
-    "td0",
-    "td-lambda",
-    "residual-gradient",
-    "average-reward-td",
-    "preconditioned-td",
-    "td-plus-plus",
-    "myopic",
-)
-MIXTURES = (  # (majority, minority)
-    ("td0", "residual-gradient"),
-    ("td0", "myopic"),
-    ("td0", "monte-carlo"),
-    ("td-lambda", "average-reward-td"),
-    ("residual-gradient", "lstd"),
-    ("myopic", "td-lambda"),
-)
 SHARES = (0.02, 0.1, 0.3, 0.5)  # of the minority
-TEACHERS = ("td0", "residual-gradient", "td-lambda", "myopic")
 TRAINED_LAYERS = 3  # of students and trained decoys
+PARTS = ("constructions", "mixtures", "functions", "students", "decoys")
 
 
 @dataclass(frozen=True)
 class Planted:
     """An ensemble of subjects of one kind and architecture; tuples hold an entry per member.
 
-    kind: what calibration leaves out together. right: the names that are right, where empty only `none` is (strict: by
-    the first four rules of `analyses.labels`); borderline: `none` is right as well. noise: disagreement with the
-    planted learner at its true constants, median over reference tasks. learner: that learner, constants
-    [members, 1, ...]. Decoys have noise NaN and no learner.
+    kind: what calibration leaves out together. source, context_length: the tasks that it is asked on. right: the names
+    that are right, where empty only `none` is (strict: by the first four rules of `analyses.labels`); borderline:
+    `none` is right as well. noise: disagreement with the planted learner at its true constants, median over reference
+    tasks. learner: that learner, constants [members, 1, ...]. Decoys have noise NaN and no learner.
     """
 
     kind: str
     variant: tuple[str, ...]
     subject: Predictor
     layout: TokenLayout
+    source: PromptSource
+    context_length: int
     n_steps: int
     looped: bool
     right: tuple[frozenset[str], ...]
@@ -80,6 +65,15 @@ class Planted:
     borderline: tuple[bool, ...]
     noise: tuple[float, ...]
     learner: Learner | None
+
+
+class Decoy(NamedTuple):
+    """An ensemble of predictors for which `none` is right."""
+
+    kind: str
+    subject: Predictor
+    n_steps: int
+    looped: bool
 
 
 @dataclass(frozen=True)
@@ -99,8 +93,9 @@ class Mixture:
 class Size:
     """How many of each there are.
 
-    looped, separate: ensembles of every construction. copies: members of every variant, or share of a mixture.
-    mixtures, teachers: how many of those listed above. students, decoys: members of each of their ensembles.
+    looped, separate: ensembles of every construction. copies: members of every variant, or share of a mixture, or
+    function. mixtures, functions, teachers: how many of those that the population lists. students, decoys: members of
+    each of their ensembles; student_steps, decoy_steps: how long they train.
     """
 
     looped: int
@@ -108,155 +103,208 @@ class Size:
     copies: int
     variants: tuple[str, ...]
     mixtures: int
+    functions: int
     teachers: int
     students: int
     student_steps: int
     decoys: int
-    decoy_tasks: int
+    decoy_steps: int
 
 
-SIZES = {
-    "smoke": Size(1, 0, 1, ("exact", "gauge", "perturbed 1 %"), 1, 1, 1, 400, 2, 20),
-    "laptop": Size(2, 1, 2, VARIANTS, 4, 4, 3, 800, 6, 300),
-    "paper": Size(3, 2, 3, VARIANTS, 6, 4, 8, 1500, 16, 2000),
-}
+@dataclass(frozen=True)
+class Population:
+    """What is planted of networks that read one kind of token.
+
+    name: what every stream starts with. sources: ensembles take them in turn, students and decoys the first. deepest:
+    by looped. constructed: learners with a construction; averaging: the one that a single layer runs. mixtures:
+    (majority, minority). functions: learners without one, planted as they are. draw(learner, n_layers, looped, members,
+    purpose): constants; construct(learner, constants, n_layers); student(constants, looped): the config of a student;
+    decoys(split, size, folder).
+    """
+
+    name: str
+    layout: TokenLayout
+    sources: tuple[PromptSource, ...]
+    context_length: int
+    deepest: Mapping[bool, int]
+    constructed: tuple[str, ...]
+    averaging: str
+    mixtures: tuple[tuple[str, str], ...]
+    functions: tuple[str, ...]
+    teachers: tuple[str, ...]
+    sizes: Mapping[str, Size]
+    draw: Callable[[str, int, bool, Sequence[int], str], Constants]
+    construct: Callable[[str, Constants, int], LinearTransformer]
+    student: Callable[[Constants, bool], LinearTransformerConfig]
+    decoys: Callable[[str, Size, Path], Iterator[Decoy]]
 
 
-def population(split: str, size: str, folder: Path) -> list[Planted]:
+def plant(population: Population, split: str, size: str, folder: Path) -> list[Planted]:
     """All ensembles of a split; what takes training or fitting is kept in `folder` and found there the next time.
 
     Raises ConfigError for an unknown split or size.
     """
     require("split", split, SPLITS)
-    require("size", size, tuple(SIZES))
-    made: list[Planted] = []
-    with tqdm(unit="network", desc=f"planting {split}", disable=None) as bar:
-        for part in (_constructions, _mixtures, _students, _decoys):
-            for planted in part(split, SIZES[size], folder):
-                made.append(planted)
-                bar.update(len(planted.right))
-    return made
+    require("size", size, tuple(population.sizes))
+    planter = _Planter(population, split, population.sizes[size], folder)
+    made = in_parallel(_part, [(planter, part) for part in PARTS], f"planting {split}", "part")
+    return list(chain.from_iterable(made))
 
 
-def _constructions(split: str, size: Size, folder: Path) -> Iterator[Planted]:
-    for name in CONSTRUCTED:
-        for looped, count in ((True, size.looped), (False, size.separate)):
-            for i in range(count):
-                purpose = f"planted/{split}/{name}/{_layers(looped)} {i}"
-                yield _constructed(name, name, _depth(purpose, looped, i, count), looped, purpose, size, folder)
-    yield _constructed("one-step", "reward-average", 1, True, f"planted/{split}/one-step", size, folder)
+def _part(planter: _Planter, name: str) -> list[Planted]:
+    return list(getattr(planter, name)())
 
 
-def _constructed(kind: str, name: str, n_layers: int, looped: bool, purpose: str, size: Size, folder: Path) -> Planted:
-    # in a looped layer of several turns every entry is relevant: none is left to fill
-    kept = [variant for variant in size.variants if variant != "filled" or n_layers == 1 or not looped]
-    variants = tuple(variant for variant in kept for _ in range(size.copies))
-    members = range(len(variants))
-    drawn = draw_constants(name, n_layers, looped, members, purpose)
-    subject = varied(construct(name, drawn, n_layers), variants, members, purpose)
-    return _labelled(kind, variants, subject, subject.layout, n_layers, looped, name, drawn, folder)
+@dataclass(frozen=True)
+class _Single:
+    """The prompts of a source in float32, in which students are trained."""
+
+    source: PromptSource
+
+    def fresh_prompt(
+        self, seeds: Sequence[int], purpose: str, index: int, n: int, context_length: int, layout: TokenLayout
+    ) -> Prompt:
+        return self.source.fresh_prompt(seeds, purpose, index, n, context_length, layout).to(torch.float32)
 
 
-def _mixtures(split: str, size: Size, folder: Path) -> Iterator[Planted]:
-    shares = [share for share in SHARES for _ in range(size.copies)]
-    for i, (major, minor) in enumerate(MIXTURES[: size.mixtures]):
-        purpose, looped = f"planted/{split}/mixture/{major} and {minor}", i % 2 == 0
-        n_layers = _depth(purpose, looped)
-        drawn = {
-            name: draw_constants(name, n_layers, looped, range(len(shares)), f"{purpose}/{name}")
-            for name in (major, minor)
+@dataclass(frozen=True)
+class _Planter:
+    """Plants one split of a population."""
+
+    population: Population
+    split: str
+    size: Size
+    folder: Path
+
+    def constructions(self) -> Iterator[Planted]:
+        for name in self.population.constructed:
+            for looped, count in ((True, self.size.looped), (False, self.size.separate)):
+                for i in range(count):
+                    purpose = self._purpose(f"{name}/{_layers(looped)} {i}")
+                    # the first looped and the first separate ensemble take different turns
+                    turn = i + (not looped)
+                    yield self._constructed(name, name, self._depth(purpose, looped, i, count), looped, purpose, turn)
+        yield self._constructed("one-step", self.population.averaging, 1, True, self._purpose("one-step"), 0)
+
+    def _constructed(self, kind: str, name: str, n_layers: int, looped: bool, purpose: str, turn: int) -> Planted:
+        # in a looped layer of several turns every entry is relevant: none is left to fill
+        kept = [variant for variant in self.size.variants if variant != "filled" or n_layers == 1 or not looped]
+        variants = tuple(variant for variant in kept for _ in range(self.size.copies))
+        members = range(len(variants))
+        drawn = self.population.draw(name, n_layers, looped, members, purpose)
+        subject = varied(self.population.construct(name, drawn, n_layers), variants, members, purpose)
+        return self._labelled(kind, variants, subject, subject.layout, n_layers, looped, name, drawn, turn)
+
+    def mixtures(self) -> Iterator[Planted]:
+        layout, shares = self.population.layout, [share for share in SHARES for _ in range(self.size.copies)]
+        for i, (major, minor) in enumerate(self.population.mixtures[: self.size.mixtures]):
+            purpose, looped = self._purpose(f"mixture/{major} and {minor}"), i % 2 == 0
+            n_layers = self._depth(purpose, looped)
+            drawn = {
+                name: self.population.draw(name, n_layers, looped, range(len(shares)), f"{purpose}/{name}")
+                for name in (major, minor)
+            }
+            majority, minority = (build(name, n_layers, own) for name, own in drawn.items())
+            subject = Mixture(majority, minority, torch.tensor(shares, dtype=torch.float64))
+            variants = tuple(f"{1 - share:.0%} {major}, {share:.0%} {minor}" for share in shares)
+            yield self._labelled("mixture", variants, subject, layout, n_layers, looped, major, drawn[major], i // 2)
+
+    def functions(self) -> Iterator[Planted]:
+        """Each of them at two depths; one member will do where there are no constants to draw."""
+        for name in self.population.functions[: self.size.functions]:
+            for i, looped in enumerate((True, False)):
+                purpose = self._purpose(f"{name}/{_layers(looped)}")
+                n_layers = self._depth(purpose, looped)
+                variants = ("exact",) * (self.size.copies if constants(LEARNERS[name]) else 1)
+                drawn = self.population.draw(name, n_layers, looped, range(len(variants)), purpose)
+                subject, layout = build(name, n_layers, drawn), self.population.layout
+                yield self._labelled(name, variants, subject, layout, n_layers, looped, name, drawn, i)
+
+    def students(self) -> Iterator[Planted]:
+        for i, (name, looped) in enumerate(
+            (name, looped) for name in self.population.teachers[: self.size.teachers] for looped in (True, False)
+        ):
+            purpose = self._purpose(f"distilled/{name}/{_layers(looped)}")
+            seeds = training_seeds(self.split, i, self.size.students)
+            drawn = self.population.draw(name, TRAINED_LAYERS, looped, seeds, purpose)
+            subject = self._student(name, drawn, looped, seeds)
+            variants, layout = ("student",) * len(seeds), self.population.layout
+            yield self._labelled(
+                f"distilled-{name}", variants, subject, layout, TRAINED_LAYERS, looped, name, drawn, turn=0
+            )
+
+    def _student(self, name: str, drawn: Constants, looped: bool, seeds: Sequence[int]) -> LinearTransformer:
+        config, source = self.population.student(drawn, looped), self.population.sources[0]
+        steps, context_length = self.size.student_steps, self.population.context_length
+        setting = {
+            "model": config.to_json(),
+            "teacher": name,
+            "constants": {key: value.tolist() for key, value in drawn.items()},
+            "steps": steps,
+            "task": repr(source),
+            "context_length": context_length,
         }
-        majority, minority = (build(name, n_layers, constants) for name, constants in drawn.items())
-        subject = Mixture(majority, minority, torch.tensor(shares, dtype=torch.float64))
-        variants = tuple(f"{1 - share:.0%} {major}, {share:.0%} {minor}" for share in shares)
-        yield _labelled("mixture", variants, subject, LAYOUT, n_layers, looped, major, drawn[major], folder)
+        run = run_folder(self.folder, "students", setting, seeds)
+        if not is_complete(run):
+            single = {key: value.float() for key, value in drawn.items()}
+            teacher = build(name, TRAINED_LAYERS, single)
+            student = distill(teacher, config, _Single(source), seeds, steps, context_length=context_length)
+            student.save_pretrained(run)
+            mark_done(run)
+        return LinearTransformer.from_folder(run).double()
 
-
-def _students(split: str, size: Size, folder: Path) -> Iterator[Planted]:
-    for i, (name, looped) in enumerate(
-        (name, looped) for name in TEACHERS[: size.teachers] for looped in (True, False)
-    ):
-        purpose, seeds = f"planted/{split}/distilled/{name}/{_layers(looped)}", _seeds(split, i, size.students)
-        drawn = draw_constants(name, TRAINED_LAYERS, looped, seeds, purpose)
-        subject = _student(name, drawn, looped, seeds, size.student_steps, folder)
-        variants = ("student",) * len(seeds)
-        yield _labelled(f"distilled-{name}", variants, subject, LAYOUT, TRAINED_LAYERS, looped, name, drawn, folder)
-
-
-def _student(
-    name: str, drawn: Constants, looped: bool, seeds: Sequence[int], steps: int, folder: Path
-) -> LinearTransformer:
-    masks = (Mask("query", float(drawn["lam"][0, 0])),) if "lam" in drawn else (Mask(),)
-    config = LinearTransformerConfig(TRAINED_LAYERS, looped, D_FEATURES, gamma=GAMMA, masks=masks)
-    constants = {key: value.tolist() for key, value in drawn.items()}
-    setting = {"model": config.to_json(), "teacher": name, "constants": constants, "steps": steps, "task": repr(SOURCE)}
-    run = run_folder(folder, "students", setting, seeds)
-    if not is_complete(run):
-        single = {key: value.float() for key, value in drawn.items()}
-        student = distill(build(name, TRAINED_LAYERS, single), config, SOURCE, seeds, steps)
-        student.save_pretrained(run)
-        mark_done(run)
-    return LinearTransformer.from_folder(run).double()
-
-
-def _decoys(split: str, size: Size, folder: Path) -> Iterator[Planted]:
-    def decoy(kind: str, subject: Predictor, n_steps: int, looped: bool) -> Planted:
-        n = size.decoys
+    def decoys(self) -> Iterator[Planted]:
+        n = self.size.decoys
         nothing = {
             "right": (frozenset(),) * n,
             "strict": (frozenset(),) * n,
             "borderline": (False,) * n,
             "noise": (math.nan,) * n,
         }
-        return Planted(kind, ("decoy",) * n, subject, LAYOUT, n_steps, looped, **nothing, learner=None)
+        for decoy in self.population.decoys(self.split, self.size, self.folder):
+            source, length = self.population.sources[0], self.population.context_length
+            asked = {"layout": self.population.layout, "source": source, "context_length": length}
+            yield Planted(**decoy._asdict(), variant=("decoy",) * n, **asked, **nothing, learner=None)
 
-    members = range(size.decoys)
-    for looped in (True, False):
-        purpose = f"planted/{split}/random/{_layers(looped)}"
-        n_layers = _depth(purpose, looped)
-        config = LinearTransformerConfig(n_layers, looped, D_FEATURES, gamma=GAMMA)
-        yield decoy("random", random_network(config, members, purpose), n_layers, looped)
-    for kind, sharpness in (("nearest-neighbour", (20.0, 200.0)), ("kernel-smoother", (1.0, 5.0))):
-        purpose = f"planted/{split}/{kind}"
-        n_layers = 1 + int(3 * uniforms([0], f"{purpose}/depth", 0).item())
-        config = LinearTransformerConfig(n_layers, True, D_FEATURES, activation="softmax", gamma=GAMMA)
-        yield decoy(kind, smoother(config, members, purpose, sharpness=sharpness), n_layers, True)
-    single_task = TaskFamily(d_features=D_FEATURES, gamma=GAMMA, n_tasks=1)
-    for i, (kind, source) in enumerate((("shuffled-rewards", ShuffledRewards(SOURCE)), ("memorised", single_task))):
-        config = LinearTransformerConfig(TRAINED_LAYERS, True, D_FEATURES, gamma=GAMMA)
-        seeds = _seeds(split, len(TEACHERS) * 2 + i, size.decoys)
-        yield decoy(kind, trained_decoy(config, source, seeds, size.decoy_tasks, folder), TRAINED_LAYERS, True)
-    seeds = _seeds(split, len(TEACHERS) * 2 + 2, size.decoys)
-    yield decoy("context-blind", context_blind(seeds, D_FEATURES), TRAINED_LAYERS, True)
+    def _labelled(
+        self,
+        kind: str,
+        variants: tuple[str, ...],
+        subject: Predictor,
+        layout: TokenLayout,
+        n_steps: int,
+        looped: bool,
+        name: str,
+        drawn: Constants,
+        turn: int,
+    ) -> Planted:
+        source = self.population.sources[turn % len(self.population.sources)]
+        length = self.population.context_length
+        prompts, exact = reference_prompts(source, length, layout), [variant in EXACT for variant in variants]
+        learner = build(name, n_steps, drawn)
+        labels = label(subject, name, learner, prompts, n_steps=n_steps, looped=looped, exact=exact, folder=self.folder)
+        return Planted(
+            kind, variants, subject, layout, source, length, n_steps, looped, **vars(labels), learner=learner
+        )
 
+    def _purpose(self, what: str) -> str:
+        return f"{self.population.name}/{self.split}/{what}"
 
-def _labelled(
-    kind: str,
-    variants: tuple[str, ...],
-    subject: Predictor,
-    layout: TokenLayout,
-    n_steps: int,
-    looped: bool,
-    name: str,
-    drawn: Constants,
-    folder: Path,
-) -> Planted:
-    learner, exact = build(name, n_steps, drawn), [variant in EXACT for variant in variants]
-    labels = label(subject, name, learner, layout, n_steps=n_steps, looped=looped, exact=exact, folder=folder)
-    return Planted(kind, variants, subject, layout, n_steps, looped, **vars(labels), learner=learner)
+    def _depth(self, purpose: str, looped: bool, stratum: int = 0, strata: int = 1) -> int:
+        return drawn_depth(purpose, self.population.deepest[looped], stratum, strata)
 
 
 def _layers(looped: bool) -> str:
     return "looped" if looped else "separate"
 
 
-def _depth(purpose: str, looped: bool, stratum: int = 0, strata: int = 1) -> int:
+def drawn_depth(purpose: str, deepest: int, stratum: int = 0, strata: int = 1) -> int:
     """A depth of at least two, from one of equal parts of the range."""
     position = (stratum + uniforms([0], f"{purpose}/depth", 0).item()) / strata
-    return 2 + int((DEEPEST[looped] - 1) * position)
+    return 2 + int((deepest - 1) * position)
 
 
-def _seeds(split: str, group: int, n: int) -> range:
+def training_seeds(split: str, group: int, n: int) -> range:
     """Training seeds that no other group or split has."""
     first = 1000 * (1 + SPLITS.index(split)) + 20 * group
     return range(first, first + n)

@@ -81,7 +81,7 @@ class RegressionRecovery(ModelRecovery):
 
     preset: Preset = "laptop"
     """How many networks: about 30, 130 or 700."""
-    split: Literal["calibration", "report"] = "report"  # pyright: ignore[reportIncompatibleVariableOverride]
+    split: Literal["calibration", "report"] = "report"
     """The population: the rule was developed on `calibration`; `report` was drawn when it was final."""
 
 

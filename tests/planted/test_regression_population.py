@@ -9,15 +9,17 @@ import torch
 from algorithms.bank import REGRESSION as BANK
 from algorithms.bank import build, one_function, richer
 from algorithms.fit import disagreement
-from analyses import labels
+from analyses import labels, planted
 from analyses.decoys import ContextBlind
 from analyses.draws import EXACT, PERTURBATIONS, varied
+from analyses.inspect import report
 from analyses.labels import label, reference_prompts
 from analyses.planted import Mixture, Planted, Size, plant
-from analyses.planted_regression import COLOURED, REGRESSION, WHITE, ShuffledLabels, trained_decoy
+from analyses.planted_regression import COLOURED, REGRESSION, WHITE, ShuffledLabels, is_planted, trained_decoy
 from analyses.regression_draws import STEPPING, construct, draw_constants
 from probes.behaviour import predict
-from tasks.regression import RegressionFamily
+from tasks.markov_reward import TaskFamily
+from tasks.regression import AHN_SPECTRUM, RegressionFamily, covariance_matrix
 
 MEMBERS = range(3)
 LAYOUT = REGRESSION.layout
@@ -133,12 +135,43 @@ def test_a_network_that_trains_on_one_task_learns_it_by_heart(tmp_path):
     assert error(fresh) > 0.8
 
 
+def test_what_counts_as_planted():
+    """Covariates in any rotation, asked as inspection asks; another spectrum, prior, noise or length is not counted."""
+    rotated = replace(WHITE, covariance=covariance_matrix(AHN_SPECTRUM, rotation=7))
+    for source in (WHITE, COLOURED, rotated):
+        assert is_planted(source, 20)
+        assert not is_planted(source, 40)
+    for source in (
+        replace(WHITE, covariance=covariance_matrix((1.0, 1.0, 0.5, 0.0625, 1.0), rotation=0)),
+        replace(COLOURED, prior="identity"),
+        replace(WHITE, noise=0.5),
+        TaskFamily(),
+    ):
+        assert not is_planted(source, 20)
+
+
+def test_inspection_says_how_often_such_an_answer_was_right():
+    model = construct("gd", draw_constants("gd", 2, True, [0], "test"), 2)
+    (seed,) = report(model, "linear-regression", fitting_tasks=30, held_out_tasks=40)["seeds"]
+    assert (seed["outcome"], seed["learners"]) == ("identified", ["gd"])
+    assert seed["confidence"]["n"] >= 20
+    assert seed["confidence"]["rate"] > 0.9
+
+
+def in_turn(function, jobs, *_):
+    return [function(*job) for job in jobs]
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> tuple[list[Planted], list[Planted]]:
-    """Built twice, the second time from what the first has left; shallow, and the students are far from done."""
+    """Built twice, the second time from what the first has left; shallow, and the students are far from done.
+
+    In this process alone: it sees what is patched.
+    """
     folder = tmp_path_factory.mktemp("planted")
     small = replace(REGRESSION, sizes={"tiny": TINY}, deepest={True: 2, False: 2})
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planted, "in_parallel", in_turn)
         patch.setattr(labels, "REFERENCE_TASKS", 48)
         labels._reference_prompt.cache_clear()
         first, second = (plant(small, "calibration", "tiny", folder) for _ in range(2))
@@ -147,10 +180,10 @@ def tiny(tmp_path_factory) -> tuple[list[Planted], list[Planted]]:
 
 
 def test_the_population_holds_every_kind(tiny):
-    planted, _ = tiny
-    assert {p.kind for p in planted} >= {*REGRESSION.constructed, *REGRESSION.functions, "one-step", "mixture"}
-    assert {p.source for p in planted if p.kind == "gd"} == {WHITE, COLOURED}
-    for p in planted:
+    first, _ = tiny
+    assert {p.kind for p in first} >= {*REGRESSION.constructed, *REGRESSION.functions, "one-step", "mixture"}
+    assert {p.source for p in first if p.kind == "gd"} == {WHITE, COLOURED}
+    for p in first:
         prompt = reference_prompts(p.source, p.context_length, p.layout)[1].select(slice(0, 3))
         with torch.no_grad():
             predictions = predict(p.subject, prompt)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from probes.calibration import COLUMNS, MARGIN, NOISE, cell, confidence, count, exact_share, shipped
+from probes.calibration import COLUMNS, MARGIN, NOISE, SHIPPED, cell, confidence, count, exact_share, shipped
 from probes.verdict import Verdict
 
 SURE = Verdict("identified", ("td0",), "", noise=1e-9, margin=np.inf)
@@ -42,10 +42,11 @@ def test_the_interval_is_clopper_pearson():
     assert exact_share(0, 0) is None
 
 
-def test_the_shipped_counts_are_whole():
-    counts = shipped()
+@pytest.mark.parametrize("target", SHIPPED)
+def test_the_shipped_counts_are_whole(target):
+    counts = shipped(target)
     assert list(counts.columns) == COLUMNS
     assert not counts.duplicated(COLUMNS[:3]).any()
     assert (counts.right <= counts.n).all()
-    assert counts.n.sum() >= 300
+    assert counts.n.sum() >= {"reward": 300, "label": 100}[target]
     assert isinstance(counts, pd.DataFrame)
