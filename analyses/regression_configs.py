@@ -43,6 +43,8 @@ class SingleLayerOptimum(RegressionSettings):
 
     steps: int = 30
     """Iterations of Gauss-Newton on `prompts` / 40 prompts; a few on more of them follow."""
+    prompts: int = 500_000
+    """Prompts in the last fixed batch."""
 
 
 @dataclass(frozen=True)

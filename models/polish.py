@@ -16,7 +16,7 @@ from torch import Tensor
 from models.regression_objective import Examples, Weight, batch_last
 
 # P, Q [layers, width, width, seeds, prompts or 1] and examples -> residuals [seeds, prompts]
-Residuals = Callable[[Tensor, Tensor, Examples], Tensor]
+Residuals = Callable[..., Tensor]
 Masks = Sequence[Bool[Tensor, "width width"]]
 
 

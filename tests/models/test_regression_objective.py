@@ -35,13 +35,13 @@ def test_residuals_and_their_gradients_are_the_hooked_networks(n_layers, looped)
 def test_every_prompt_may_have_weights_of_its_own():
     config, network, _prompt, examples = setting(3)
     P, Q = (batch_last(w).detach() for w in (network.P, network.Q))
-    copies = [w.expand(*w.shape[:-1], 6).clone().requires_grad_() for w in (P, Q)]
-    r = residuals(*copies, examples, config)
+    p, q = (w.expand(*w.shape[:-1], 6).clone().requires_grad_() for w in (P, Q))
+    r = residuals(p, q, examples, config)
     torch.testing.assert_close(r, residuals(P, Q, examples, config), rtol=0, atol=1e-12)
-    own = torch.autograd.grad(r.sum(), copies)
-    first = [w[..., :1].detach().requires_grad_() for w in copies]
+    own = torch.autograd.grad(r.sum(), (p, q))
+    p, q = (w[..., :1].detach().requires_grad_() for w in (p, q))
     one = Examples(*(x[..., :1] for x in examples))
-    alone = torch.autograd.grad(residuals(*first, one, config).sum(), first)
+    alone = torch.autograd.grad(residuals(p, q, one, config).sum(), (p, q))
     torch.testing.assert_close([g[..., :1] for g in own], list(alone), rtol=0, atol=1e-12)
 
 

@@ -11,7 +11,7 @@ from models.config import ConfigError, LinearTransformerConfig, RegressionTraini
 from models.linear import LinearTransformer, layout_of
 from models.polish import GaussNewton
 from models.regression_objective import Examples, batch_last, initial_weights, residuals, trainable
-from models.train_regression import RegressionRecord, train_regression
+from models.train_regression import RegressionRecord, _batches, train_regression
 from tasks.layout import labelled_layout
 from tasks.regression import RegressionFamily, covariance_matrix
 
@@ -105,7 +105,7 @@ def test_one_undamped_step_solves_a_single_sparse_layer(monkeypatch):
         design = torch.einsum("in, jn -> nij", moments[-1, :D], queries).flatten(1)
         solution = torch.linalg.lstsq(design, -answers).solution.view(D, D)
         torch.testing.assert_close(weights["Q"][seed, 0, 0, :D, :D], solution, rtol=0, atol=1e-8)
-    loss = errors(*(batch_last(w) for w in weights.values()), examples).square().mean(-1)
+    loss = errors(batch_last(weights["P"]), batch_last(weights["Q"]), examples).square().mean(-1)
     torch.testing.assert_close(polish.step([examples]), loss, rtol=0, atol=1e-12)
 
 
@@ -117,6 +117,16 @@ def test_a_single_layer_approaches_theorem_one(tmp_path, family):
     expected = optimal_preconditioner(torch.tensor(SIGMA, dtype=torch.float64), 20)
     assert (found - expected).norm() / expected.norm() < 0.04
     assert (found - torch.linalg.inv(torch.tensor(SIGMA, dtype=torch.float64))).norm() / expected.norm() > 0.2
+
+
+def test_no_stage_reads_prompts_that_were_read_before():
+    training = RegressionTraining(steps=7, prompts=10, resample_every=3, stages=((2, 12_000), (1, 3000)))
+    read = [_batches(training, step) for step in range(10)]
+    assert read[:7] == [[(index, 10)] for index in (0, 0, 0, 1, 1, 1, 2)]
+    assert read[7] == read[8] == [(3, 5000), (4, 5000), (5, 2000)]
+    assert read[9] == [(6, 3000)]
+    with pytest.raises(ValueError, match="step 10 comes after the last one, 9"):
+        _batches(training, 10)
 
 
 def test_what_cannot_be_trained_is_refused(tmp_path):

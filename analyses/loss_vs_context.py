@@ -1,0 +1,31 @@
+"""How does the loss fall with the context? A network trained at every length, beside every rival's own optimum there.
+
+The published baselines (see `analyses.loss_vs_depth`) are re-created at every length too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from analyses.configs import LossVsContext
+from analyses.loss_vs_depth import loss_table, losses
+from tasks.errors import ConfigError
+
+ANALYSIS = "loss-vs-context"
+
+
+def run(config: LossVsContext) -> dict[str, pd.DataFrame]:
+    """Table losses: by context length (index column context) and family of parameters (subject)."""
+    if min(config.context_lengths) < 2:
+        raise ConfigError(
+            f"context_lengths has {min(config.context_lengths)}; allowed: at least 2, for the baselines leave one out"
+        )
+    tables = [losses(config, config.n_layers, n).assign(context=n) for n in config.context_lengths]
+    return {"losses": pd.concat(tables, ignore_index=True).assign(analysis=ANALYSIS)}
+
+
+def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Median losses by context length."""
+    return loss_table(tables["losses"], "context")
