@@ -69,7 +69,7 @@ def evidence(
     return [
         replace(
             verdict,
-            confidence=confidence(verdict, shipped()) if counted else None,
+            confidence=confidence(verdict, shipped(model.layout.target)) if counted else None,
             findings=(
                 *_behavioural(examination, i),
                 *layers[i],

@@ -79,7 +79,7 @@ def _attempt(settings: SubjectSettings) -> LearnscopeError | None:
 
 def _heard(function: Callable[..., Any], job: tuple[Any, ...]) -> tuple[str, Any]:
     """What it has to say, and its result."""
-    with redirect_stdout(sys.stderr), redirect_stderr(StringIO()) as said:
+    with redirect_stderr(StringIO()) as said, redirect_stdout(said):
         result = function(*job)
     return said.getvalue(), result
 

@@ -19,7 +19,8 @@ SLOPES = (-0.3, 2.3)  # shown
 LOGARITHMIC = ("unexplained share", "squared distance")
 MOST = 3.0  # of a share or a distance that is shown
 KEY = (
-    "In colour: rivals that are named. Hollow: the test speaks against. Dashed: what may be left. Arrow: off the axis."
+    "In colour: rivals that are named, or all if none is. Hollow: the test speaks against. Dashed: what may be left. "
+    "Arrow: off the axis."
 )
 
 

@@ -132,7 +132,7 @@ def _fixed(axes: Axes, rows: pd.DataFrame) -> None:
     )
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set_xticks(range(len(names)), [name or "nothing" for name in names])
-    axes.set(title="What training fixed", ylim=(-0.5, 1.4))
+    axes.set(title="What training fixed", ylim=(-1.1, 1.6))
     axes.legend()
 
 

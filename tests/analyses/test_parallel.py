@@ -82,7 +82,7 @@ def test_results_come_in_order_and_what_is_said_is_heard(capfd: pytest.CaptureFi
 
 
 SLEEPERS = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 import analyses.parallel
 
@@ -91,12 +91,13 @@ def sleep(folder):
     time.sleep(600)
 
 analyses.parallel.cpu_count = lambda: 2
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from what it starts with &
 analyses.parallel.in_parallel(sleep, [(sys.argv[1],)] * 2, "sleeping", "job")
 """
 
 
 def wait_for(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.1)
     return condition()
@@ -112,18 +113,16 @@ def lives(pid: int) -> bool:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_no_worker_outlives_a_killed_run(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    run = subprocess.Popen(
-        [sys.executable, "-c", SLEEPERS, str(tmp_path)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert wait_for(lambda: len(list(tmp_path.iterdir())) == 2), "both jobs have begun"
-    workers = [int(path.name) for path in tmp_path.iterdir()]
-    assert all(map(lives, workers))
-    run.send_signal(number)
-    _, said = run.communicate(timeout=60)
+    command = [sys.executable, "-c", SLEEPERS, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            assert wait_for(lambda: len(list(tmp_path.iterdir())) == 2), "both jobs have begun"
+            workers = [int(path.name) for path in tmp_path.iterdir()]
+            assert all(map(lives, workers))
+            run.send_signal(number)
+            _, said = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert run.returncode == status
     assert wait_for(lambda: not any(map(lives, workers)))
     assert "resource_tracker" not in said
