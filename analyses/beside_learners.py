@@ -73,6 +73,7 @@ def evidence_tables(
         settings.task,
         n_states=settings.n_states,
         context_length=settings.context_length,
+        representable=settings.representable,
         fitting_tasks=FITTING_TASKS,
         held_out_tasks=HELD_OUT_TASKS,
         rivals=rivals,

@@ -58,6 +58,7 @@ def report(
     *,
     n_states: int = 10,
     context_length: int | None = None,
+    representable: bool = False,
     fitting_tasks: int = FITTING_TASKS,
     held_out_tasks: int = HELD_OUT_TASKS,
     rivals: Collection[str] | None = None,
@@ -72,13 +73,15 @@ def report(
     """
     model = build(model.config, {name: weight.detach().double() for name, weight in model.named_parameters()})
     subject = Subject.of(model)
-    families, prompts = questions(task, model, n_states=n_states, context_length=context_length)
+    families, prompts = questions(
+        task, model, n_states=n_states, context_length=context_length, representable=representable
+    )
     rivals = bank_for(model.layout).keys() if rivals is None else rivals
     weights = _weights(model)
     linear = isinstance(model, LinearTransformer) and model.config.activation == "linear"
     length = families[0].context_length
     as_planted = (task, n_states, length, model.layout.d_features) == PLANTED or is_planted(families[0].source, length)
-    counted = linear and as_planted and set(rivals) == bank_for(model.layout).keys()
+    counted = linear and as_planted and not representable and set(rivals) == bank_for(model.layout).keys()
     with tqdm(total=2, unit="stage", desc="fitting rivals", disable=None, leave=False) as bar:
         examination = examine(
             subject,

@@ -24,17 +24,17 @@ ASKED = tuple(chain.from_iterable(ALLOWED.values()))
 
 
 def questions(
-    task: str, model: Network, *, n_states: int = 10, context_length: int | None = None
+    task: str, model: Network, *, n_states: int = 10, context_length: int | None = None, representable: bool = False
 ) -> tuple[tuple[PromptFamily, ...], Prompts]:
     """The families of prompts that a network can be asked on, its own first, and what makes them.
 
-    context_length None is the papers'. Raises ConfigError for an unknown task, or one of other tokens than the
-    network's.
+    context_length None is the papers'; representable concerns Markov reward processes. Raises ConfigError for an
+    unknown task, or one of other tokens than the network's.
     """
     require("task", task, ASKED)
     subject = Subject.of(model)
     layout = subject.layout
-    source = _source(task, model, n_states)
+    source = _source(task, model, n_states, representable)
     length = CONTEXT_LENGTHS[layout.target] if context_length is None else context_length
     longest = None
     if isinstance(model, CausalTransformer) and not model.config.augmented:  # it has no more positions
@@ -44,7 +44,7 @@ def questions(
     return families, prompts_from(layout)
 
 
-def _source(task: str, model: Network, n_states: int) -> PromptSource:
+def _source(task: str, model: Network, n_states: int, representable: bool) -> PromptSource:
     layout = model.layout
     allowed = ALLOWED[layout.target]
     if task not in allowed:
@@ -56,4 +56,5 @@ def _source(task: str, model: Network, n_states: int) -> PromptSource:
         # weights of this prior make all directions of x count alike, whatever their variance
         covariance = getattr(model.config, "covariance", None)
         return RegressionFamily(layout.d_features, covariance, prior="inverse-covariance")
-    return task_source(task, n_states=n_states, d_features=layout.d_features, gamma=min(Subject.of(model).gamma, 0.99))
+    gamma = min(Subject.of(model).gamma, 0.99)
+    return task_source(task, n_states=n_states, d_features=layout.d_features, gamma=gamma, representable=representable)

@@ -24,7 +24,7 @@ class RegressionSettings:
     rotation: int = 0
     """Seed of the rotation of the covariance's eigenvectors."""
     steps: int = 90
-    """Iterations of Gauss-Newton on `prompts` / 40 prompts; a few on more of them follow."""
+    """Iterations of Gauss-Newton on at most 10000 prompts; a few on more of them follow."""
     prompts: int = 200_000
     """Prompts in the last fixed batch."""
     test_prompts: int = 1_000_000
@@ -42,7 +42,7 @@ class SingleLayerOptimum(RegressionSettings):
     """Is one trained layer the preconditioned gradient step of Theorems 1 and 5? (arXiv 2306.00297)"""
 
     steps: int = 30
-    """Iterations of Gauss-Newton on `prompts` / 40 prompts; a few on more of them follow."""
+    """Iterations of Gauss-Newton on at most 10000 prompts; a few on more of them follow."""
     prompts: int = 500_000
     """Prompts in the last fixed batch."""
 

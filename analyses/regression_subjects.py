@@ -22,7 +22,9 @@ from models.regression_objective import Examples, batch_last, residuals
 from models.train_regression import RegressionRecord, train_regression
 from tasks.regression import RegressionFamily, covariance_matrix, covariance_power
 
-SECOND_STAGE, LAST_STAGE = 6, 5  # iterations on `prompts` / 7 and on `prompts`
+# Of the first of three stages: on fewer, its optimum is so far from that of more prompts that the others stay behind.
+FIRST_PROMPTS = 10_000
+SECOND_STAGE, LAST_STAGE = 8, 5  # iterations, on `prompts` / 5 and on `prompts`
 PROMPTS_PER_BATCH = 10_000
 Z95 = 1.96  # two-sided, for means over many prompts
 
@@ -60,7 +62,8 @@ class RegressionSubject:
     @property
     def training(self) -> RegressionTraining:
         steps, prompts = self.settings.steps, self.settings.prompts
-        stages = ((steps, prompts // 40), (SECOND_STAGE, prompts // 7), (LAST_STAGE, prompts))
+        first = min(FIRST_PROMPTS, prompts)
+        stages = ((steps, first), (SECOND_STAGE, max(first, prompts // 5)), (LAST_STAGE, prompts))
         return RegressionTraining(self.parameters, self.context_length, stages=stages)
 
     @property
