@@ -92,7 +92,7 @@ def test_every_architecture_has_the_evidence_card_that_inspect_draws(
     tables: dict[str, pd.DataFrame], config: BeyondLinear
 ) -> None:
     subject = trained(config, "softmax-mlp")
-    sizes = {"n_states": 4, "context_length": 6, "fitting_tasks": 12, "held_out_tasks": 20}
+    sizes: dict[str, Any] = {"n_states": 4, "context_length": 6, "fitting_tasks": 12, "held_out_tasks": 20}
     expected = card(report(subject.network(), config.task, **sizes, rivals=BANK))
     for name in ("answers", "findings"):
         mine = select(tables[name], subject="softmax-mlp").reset_index(drop=True)
