@@ -19,6 +19,7 @@ from jaxtyping import Float
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
+from tasks.errors import ConfigError
 from tasks.layout import labelled_layout
 from tasks.regression import RegressionFamily, covariance_power
 
@@ -61,7 +62,12 @@ def spectra(
     preconditioner: Float[Tensor, "d d"] | None = None,
     seed: int = 0,
 ) -> Spectra:
-    """Those of n_contexts fresh contexts, for gradient descent preconditioned by M (None: the identity)."""
+    """Those of n_contexts fresh contexts, for gradient descent preconditioned by M (None: the identity).
+
+    Raises ConfigError for labels with noise, or that are not linear: their loss is another.
+    """
+    if family.noise or family.target != "linear":
+        raise ConfigError(f"noise is {family.noise} and target {family.target!r}; allowed here: 0 and 'linear'")
     d = family.d_features
     identity = torch.eye(d, dtype=torch.float64)
     root = identity if preconditioner is None else symmetric_power(preconditioner, 0.5)

@@ -27,7 +27,7 @@ def render(report: dict[str, Any]) -> str:
     lines = [
         f"Subject: {architecture(subject)}, d = {subject['d_features']}, {seeds}",
         f"Task:    {report['task']}, {subject['prompts']['held_out_tasks']} held-out tasks",
-        f"Values:  skill over predicting zero {_number(_median(subject['skill']))}; "
+        f"Skill:   over predicting zero {_number(_median(subject['skill']))}; "
         f"{statistics.fmean(subject['diverged']):.1%} of the tasks diverge",
     ]
     if report["weights"] is not None:

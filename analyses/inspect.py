@@ -1,4 +1,4 @@
-"""Which learner do the weights in a folder run? Behavioural and parametric evidence on fresh tasks, and a verdict.
+"""Which learner do the weights in a folder run? Evidence at four levels on fresh tasks, and a verdict.
 
 The constants of every rival are fitted to the subject's predictions on one set of tasks; everything that is reported
 comes from another. Prompts follow the subject's own layout, and all rivals read the same tokens.
@@ -17,9 +17,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from algorithms.bank import bank_for
+from analyses import planted_regression, planted_values
 from analyses.evidence import evidence
 from analyses.examine import FITTING_TASKS, HELD_OUT_TASKS, Examination, Round, examine
-from analyses.planted_regression import is_planted
 from analyses.questions import ASKED, questions
 from models.artifacts import load_subject
 from models.linear import LinearTransformer
@@ -80,8 +80,12 @@ def report(
     weights = _weights(model)
     linear = isinstance(model, LinearTransformer) and model.config.activation == "linear"
     length = families[0].context_length
-    as_planted = (task, n_states, length, model.layout.d_features) == PLANTED or is_planted(families[0].source, length)
-    counted = linear and as_planted and not representable and set(rivals) == bank_for(model.layout).keys()
+    as_planted = (task, n_states, length, model.layout.d_features) == PLANTED or planted_regression.is_planted(
+        families[0].source, length
+    )
+    deepest = (planted_regression if "label" in model.layout else planted_values).DEEPEST[subject.looped]
+    shallow = subject.n_steps <= deepest
+    counted = linear and shallow and as_planted and not representable and set(rivals) == bank_for(model.layout).keys()
     with tqdm(total=2, unit="stage", desc="fitting rivals", disable=None, leave=False) as bar:
         examination = examine(
             subject,

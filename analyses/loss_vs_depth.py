@@ -2,7 +2,6 @@
 
 The baselines of arXiv 2306.00297 are weaker than gradient descent has to be: all steps share one size from a coarse
 grid, tuned on 5000 prompts, and one of the n examples is left out. They are re-created here beside the rivals' optima.
-Of a network the training step with the least loss on validation prompts counts, as in the paper.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def losses(config: PreconditionedGDEmergence, n_layers: int, context_length: int
 
     for name in config.parameters:
         subject = subject_of(name)
-        model, seeds = subject.selected()
+        _record, model, seeds = subject.trained()
         found = errors(subject, {"network": model}, "network")
         mean, half = found.mean["network"], found.half_width["network"]
         axes = {"seed": seeds}

@@ -64,7 +64,7 @@ def recover(population: Population, config: ModelRecovery, analysis: str) -> dic
     """`networks`: a row each; `confusion`: answers by kind; `rates`; `confidence`; `thresholds`.
 
     All of these under the thresholds that were chosen without the kind. `shipped`: rates at the rule's own thresholds;
-    `calibration`: what `probes/calibration.csv` keeps, the counts by cell of those answers.
+    `calibration`: what `probes.calibration` ships, the counts by cell of those answers.
     """
     planted = plant(population, config.split, config.preset, config.out / "planted")
     firsts = in_parallel(_first, [(p, config) for p in planted], "asking", "ensemble")

@@ -80,7 +80,11 @@ def _attempt(settings: SubjectSettings) -> LearnscopeError | None:
 def _heard(function: Callable[..., Any], job: tuple[Any, ...]) -> tuple[str, Any]:
     """What it has to say, and its result."""
     with redirect_stderr(StringIO()) as said, redirect_stdout(said):
-        result = function(*job)
+        try:
+            result = function(*job)
+        except Exception as error:
+            error.add_note(said.getvalue())
+            raise
     return said.getvalue(), result
 
 

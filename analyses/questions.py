@@ -36,12 +36,12 @@ def questions(
     layout = subject.layout
     source = _source(task, model, n_states, representable)
     length = CONTEXT_LENGTHS[layout.target] if context_length is None else context_length
-    longest = None
-    if isinstance(model, CausalTransformer) and not model.config.augmented:  # it has no more positions
-        longest = model.config.context_length
-        length = min(length, model.config.context_length)
-    families = candidates(source, layout, looped=subject.can_loop, context_length=length, longest=longest)
-    return families, prompts_from(layout)
+    if isinstance(model, CausalTransformer) and not model.config.augmented:
+        positions = model.config.context_length
+        if context_length is not None and context_length > positions:
+            raise ConfigError(f"context_length is {context_length}; this network has positions for {positions} states")
+        length = min(length, positions)
+    return candidates(source, layout, looped=subject.can_loop, context_length=length), prompts_from(layout)
 
 
 def _source(task: str, model: Network, n_states: int, representable: bool) -> PromptSource:

@@ -26,7 +26,6 @@ from tasks.regression import RegressionFamily, covariance_matrix, covariance_pow
 FIRST_PROMPTS = 10_000
 SECOND_STAGE, LAST_STAGE = 8, 5  # iterations, on `prompts` / 5 and on `prompts`
 PROMPTS_PER_BATCH = 10_000
-VALIDATION_PROMPTS = 20_000
 Z95 = 1.96  # two-sided, for means over many prompts
 
 # Rivals by name: the kind of constants of `scalar_optimum`, and whether Sigma^-1 preconditions them.
@@ -86,21 +85,6 @@ class RegressionSubject:
         P, Q = (weight[-1, seeds].double() for weight in (record.P, record.Q))
         return record, LinearTransformer(self.model_config, P, Q), seeds
 
-    def selected(self) -> tuple[LinearTransformer, list[int]]:
-        """As `trained`, but every seed's weights are those after the training step that validation prompts like best.
-
-        The authors select so too. Where contexts are short, losses are dominated by rare prompts, and the last step may
-        have fitted those of its own batch alone.
-        """
-        record, model, seeds = self.trained()
-        steps = range(1, len(record.step))
-        P, Q = (weight[1:, seeds].flatten(0, 1).double() for weight in (record.P, record.Q))
-        every = LinearTransformer(self.model_config, P, Q)
-        loss = validation_loss(self, every).unflatten(0, (len(steps), len(seeds)))
-        best = loss.nan_to_num(nan=torch.inf).argmin(0)
-        at = best * len(seeds) + torch.arange(len(seeds))
-        return LinearTransformer(model.config, P[at], Q[at]), seeds
-
     @property
     def covariance(self) -> Float[Tensor, "d d"]:
         return covariance_power(self.family.covariance, 1.0, self.settings.d_features)
@@ -153,7 +137,7 @@ def errors(subject: RegressionSubject, networks: Mapping[str, LinearTransformer]
     A network of one seed stands beside every seed of the reference.
     """
     sums: dict[str, Tensor] = {}
-    for batch in fresh_prompts(subject, "regression/test", subject.settings.test_prompts, PROMPTS_PER_BATCH):
+    for batch in held_out(subject):
         square = {name: _square_errors(network, batch) for name, network in networks.items()}
         for name, value in square.items():
             gap = value - square[reference]
@@ -172,21 +156,12 @@ def errors(subject: RegressionSubject, networks: Mapping[str, LinearTransformer]
     )
 
 
-@one_thread()
-@torch.no_grad()
-def validation_loss(subject: RegressionSubject, network: LinearTransformer) -> Float[Tensor, " seeds"]:
-    """E (f - y)^2 on prompts that neither training nor any comparison reads."""
-    total = min(VALIDATION_PROMPTS, subject.settings.test_prompts)
-    batches = fresh_prompts(subject, "regression/validation", total, PROMPTS_PER_BATCH // 10)  # many networks at once
-    return torch.stack([_square_errors(network, batch).double().sum(-1) for batch in batches]).sum(0) / total
-
-
-def fresh_prompts(subject: RegressionSubject, purpose: str, total: int, per_batch: int) -> Iterator[Examples]:
+def held_out(subject: RegressionSubject) -> Iterator[Examples]:
     """Fresh prompts in batches, the same for all seeds."""
-    layout = layout_of(subject.model_config)
-    for index, start in enumerate(range(0, total, per_batch)):
-        n = min(per_batch, total - start)
-        prompt = subject.family.fresh_prompt([0], purpose, index, n, subject.context_length, layout)
+    total, layout = subject.settings.test_prompts, layout_of(subject.model_config)
+    for index, start in enumerate(range(0, total, PROMPTS_PER_BATCH)):
+        n = min(PROMPTS_PER_BATCH, total - start)
+        prompt = subject.family.fresh_prompt([0], "regression/test", index, n, subject.context_length, layout)
         yield Examples.read(prompt.to(torch.float32))
 
 

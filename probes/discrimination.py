@@ -78,16 +78,16 @@ class Separation:
 
 
 def candidates(
-    source: PromptSource, layout: TokenLayout, *, looped: bool, context_length: int, longest: int | None = None
+    source: PromptSource, layout: TokenLayout, *, looped: bool, context_length: int
 ) -> tuple[PromptFamily, ...]:
     """The subject's own prompts, which the arguments describe, then families that differ from them in one thing.
 
-    longest: the longest context that the subject can read, None where there is no such limit.
+    Sequences keep their length: their networks add up what they see, learners divide it by the length of the prompt, so
+    constants hold at one length.
     """
     own, d = PromptFamily("own prompts", source, context_length, layout.discount), layout.d_features
-    lengths = {n for n in (max(1, d // 2), d, 2 * d, 4 * context_length) if longest is None or n <= longest} - {
-        context_length
-    }
+    others = set() if layout.target == "features" else {max(1, d // 2), d, 2 * d, 4 * context_length}
+    lengths = others - {context_length}
     discounts = {0.5, 0.99, 2.0} - {layout.discount} if "next_features" in layout else ()
     return (
         own,
@@ -172,7 +172,7 @@ def separations(
 def distinct_pairs(names: Collection[str], n_steps: int, shared: bool) -> list[tuple[str, str]]:
     """The ordered pairs (a, b) that count: b does not contain a, and they are not one function at this depth."""
     above = richer(n_steps, shared)
-    return [(a, b) for a in names for b in names if a != b and b not in above[a] and a not in one_function(b, n_steps)]
+    return [(a, b) for a in names for b in names if a != b and b not in above[a] and b not in one_function(a, n_steps)]
 
 
 @one_thread()

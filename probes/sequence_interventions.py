@@ -35,6 +35,9 @@ def other_history() -> CausalTest:
     def change(predictor: Predictor, prompt: Prompt) -> Tensor:
         tokens = prompt.tokens.clone()
         tokens[..., :-KEPT, :] = prompt.tokens.roll(1, -3)[..., :-KEPT, :]
+        if "previous" in prompt.layout:  # every token repeats the state before it
+            states = prompt.layout.read(tokens, "features")
+            tokens[..., prompt.layout["previous"]] = torch.nn.functional.pad(states[..., :-1, :], (0, 0, 1, 0))
         return predict(predictor, with_tokens(prompt, tokens)) - predict(predictor, prompt)
 
     return CausalTest("other history", "predictor", change, change, last)

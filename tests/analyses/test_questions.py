@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from algorithms.fit import disagreement
+from algorithms.gradient_descent import GD
 from analyses.questions import ALLOWED, questions
 from models import causal_constructions
 from models.config import ConfigError, LinearTransformerConfig
@@ -48,9 +50,20 @@ def test_regression_follows_the_covariance_of_the_config():
 
 def test_a_network_with_positions_is_asked_no_longer_sequences():
     families, _ = questions("orthogonal-autoregression", NETWORKS["features"])
-    assert families[0].context_length == 12
-    assert max(family.context_length for family in families) == 12
-    assert len({family.name for family in families}) == len(families) > 2
+    assert {family.context_length for family in families} == {12}
+    assert [family.name for family in families] == ["own prompts", "random first states"]
+    with pytest.raises(ConfigError, match="context_length is 13; this network has positions for 12 states"):
+        questions("orthogonal-autoregression", NETWORKS["features"], context_length=13)
+
+
+def test_the_right_learner_stays_right_wherever_a_sequence_network_is_asked():
+    """Whatever the prompts, one step of GD with the constants of the network's own ones is the network."""
+    network = causal_constructions.gradient_step(torch.tensor([0.1], dtype=torch.float64), 3)
+    families, prompts = questions("unitary-autoregression", network, context_length=8)
+    for family in families:
+        prompt = prompts(family, "test", 5)
+        left = disagreement(network.predict(prompt), GD(1, 0.1 * 8).predict(prompt), prompt)
+        assert left.max() < 1e-10, family.name
 
 
 def test_labelled_tokens_are_recognised_by_their_width(tmp_path):

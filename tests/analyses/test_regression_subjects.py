@@ -11,7 +11,7 @@ from analyses.configs import ANALYSES, LossVsContext, PreconditionedGDEmergence,
 from analyses.loss_vs_context import run as run_context
 from analyses.loss_vs_depth import GRID, published_baseline
 from analyses.preconditioned_gd import A, B, blocks, dist
-from analyses.regression_subjects import RegressionSubject, construction, contexts, errors, validation_loss
+from analyses.regression_subjects import RegressionSubject, construction, contexts, errors
 from analyses.single_layer_optimum import best_scale, effective_preconditioner, leak, spectra
 from models.constructions import rescaled
 from models.linear import LinearTransformer
@@ -106,24 +106,3 @@ def test_contexts_too_short_for_the_baselines_are_refused():
 
 def test_presets_of_the_single_layer_are_what_they_say():
     assert ANALYSES["single-layer-optimum"].preset("laptop") == SingleLayerOptimum()
-
-
-def test_the_training_step_that_validation_likes_best_is_selected(tmp_path, monkeypatch):
-    settings = replace(SETTINGS, out=tmp_path, seeds=2, steps=3, prompts=200, test_prompts=2000)
-    subject = RegressionSubject(settings, 1, "full", 20, AHN_SPECTRUM, "inverse-covariance")
-    record, _model, _seeds = subject.trained()
-    wanted = torch.tensor([2, 5])
-    losses = torch.ones(len(record.step) - 1, 2).double()
-    losses[wanted, torch.arange(2)] = 0.5
-    losses[0, 0] = torch.nan
-    monkeypatch.setattr("analyses.regression_subjects.validation_loss", lambda subject, network: losses.flatten())
-    model, seeds = subject.selected()
-    assert seeds == [0, 1]
-    for seed, step in enumerate(wanted + 1):
-        assert torch.equal(model.Q[seed].float(), record.Q[step, seed])
-
-
-def test_the_validation_loss_is_the_error_on_fresh_prompts():
-    network = construction(SUBJECT, "preconditioned-gd", replace(OPTIMUM, steps=0 * OPTIMUM.steps))
-    found = validation_loss(SUBJECT, network).item()  # of a network that always says 0: E y^2 = d
-    assert found == pytest.approx(5.0, rel=0.1)
