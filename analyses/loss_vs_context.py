@@ -1,8 +1,8 @@
 """How does the loss fall with the context? A network trained at every length, beside every rival's own optimum there.
 
 The published baselines (see `analyses.loss_vs_depth`) are re-created at every length too. By default the networks are
-of the sparse family. The full one's loss is a mean of polynomials of degree 26 in the examples' moments: where contexts
-are shorter than about 16, rare prompts dominate it, and weights fitted to a fixed batch can lose thousands on new ones.
+of the sparse family. The full one's loss is a mean of polynomials of degree 26 in the examples' moments: on contexts
+shorter than about 16 rare prompts dominate it, and weights fitted to a fixed batch can lose thousands on new ones.
 """
 
 from __future__ import annotations
