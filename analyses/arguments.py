@@ -27,7 +27,9 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "noise": (lambda value: 0 < value < math.inf, "a finite number above 0"),
     "probe_tasks": (lambda value: value >= 5, "at least 5, one for each fold"),
     "weight_decay": (lambda value: 0 <= value < math.inf, "a finite number of at least 0"),
+    "rotation": (lambda value: value >= 0, "at least 0"),
 }
+COUNT = (lambda value: value >= 1, "at least 1")
 FOLDERS = ("out", "card")
 
 
@@ -52,13 +54,13 @@ def parse(settings: type, arguments: list[str], prog: str, **options: Any) -> An
     for name, value in asdict(parsed).items():
         if name in FOLDERS and value and value.exists() and not value.is_dir():
             raise UsageError(f"{_flag(name)} is the file {value}; give a folder")
-        if value == () and getattr(settings, name):
+        if value == () and getattr(options.get("default", settings), name):
             raise UsageError(f"{_flag(name)} needs at least one value")
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int) and not isinstance(number, bool) and number < 1:
-                raise UsageError(f"{_flag(name)} is {number}; it must be at least 1")
-            if name in RANGES and not RANGES[name][0](number):
-                raise UsageError(f"{_flag(name)} is {number}; it must be {RANGES[name][1]}")
+            count = isinstance(number, int) and not isinstance(number, bool)
+            allowed, what = RANGES.get(name, COUNT if count else (lambda _value: True, ""))
+            if not allowed(number):
+                raise UsageError(f"{_flag(name)} is {number}; it must be {what}")
     if isinstance(parsed, ContextLength):
         if parsed.min_states > parsed.n_states:
             raise UsageError(f"--min-states is {parsed.min_states}; it must be at most --n-states, {parsed.n_states}")

@@ -64,6 +64,12 @@ def test_help_of_an_analysis_teaches(capsys: pytest.CaptureFixture[str], name: s
     assert f"<out>/{name}/tables" in text
 
 
+@pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])
+@pytest.mark.parametrize("name", ANALYSES)
+def test_every_preset_is_a_command_line_that_runs(name: str, preset: str) -> None:
+    assert parse_config(name, ["--preset", preset]) == ANALYSES[name].preset(preset)
+
+
 def test_the_preset_gives_the_defaults_and_every_field_can_be_changed() -> None:
     arguments = ["--n-layers", "1", "--no-looped", "--fixed", "kernel", "features", "--preset", "smoke", "--seeds=3"]
     config = parse_config("td-emergence", arguments)
