@@ -14,11 +14,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
-from tqdm import tqdm
 
-from tasks.decision import Environment, drawn
+from tasks.decision import Environment
 from tasks.interaction import Interaction, Step
-from tasks.streams import uniforms
+from tasks.rollout import roll_out
 
 State = dict[str, Tensor]
 """What a learner remembers: tensors [*batch, ...] by name, the quantities that probes are pointed at."""
@@ -64,7 +63,6 @@ def follow(learner: ActingLearner, history: Interaction, *, internals: bool = Fa
     return ActingTrace(torch.stack(laws, -2), {name: torch.stack(values, axis) for name, values in kept.items()})
 
 
-@torch.no_grad()
 def interact(
     learner: ActingLearner,
     environment: Environment,
@@ -75,25 +73,38 @@ def interact(
     index: int = 0,
     progress: bool = False,
 ) -> Interaction:
-    """The learner acts in every task for n_steps; episodes that end are followed by others.
+    """The learner acts in every task for n_steps; see `tasks.rollout.roll_out`."""
+    like = torch.zeros(environment.batch, device=environment.device)
+    state = learner.start(like, environment.n_observations, environment.n_actions)
 
-    What is random is a function of (seed, purpose, index); seeds are the first batch axis of the environment.
-    """
-    draws = uniforms(seeds, purpose, index, n_steps + 1, environment.batch[1], 4).to(environment.device)
-    world = environment.reset(draws[:, n_steps, :, 0])
-    state = learner.start(draws[:, n_steps, :, 0], environment.n_observations, environment.n_actions)
-    age = torch.zeros_like(world)
-    steps: list[Step] = []
-    for t in tqdm(range(n_steps), desc="acting", unit="step", disable=None if progress else True):
-        seen, draw = environment.observe(world), draws[:, t]
-        action = drawn(learner.law(state, seen), draw[..., 0])
-        after, reward, done = environment.step(world, action, draw[..., 1:3])
-        age = age + 1
-        if environment.horizon is not None:
-            done = done | (age >= environment.horizon)
-        steps.append(Step(seen, action, reward, environment.observe(after), done))
-        state = learner.update(state, steps[-1])
-        world, age = torch.where(done, environment.reset(draw[..., 3]), after), torch.where(done, 0, age)
-    columns = ("observation", "action", "reward", "next_observation", "done")
-    parts = {name: torch.stack([getattr(step, name) for step in steps], -1) for name in columns}
-    return Interaction(**parts, n_observations=environment.n_observations, n_actions=environment.n_actions)
+    def hear(step: Step) -> None:
+        nonlocal state
+        state = learner.update(state, step)
+
+    return roll_out(
+        environment,
+        lambda seen: learner.law(state, seen),
+        n_steps,
+        seeds=seeds,
+        purpose=purpose,
+        index=index,
+        hear=hear,
+        progress=progress,
+    )
+
+
+def remember(learner: ActingLearner, history: Interaction) -> State:
+    """What the learner remembers at the end of a history that it did not choose."""
+    state = learner.start(history.reward[..., 0], history.n_observations, history.n_actions)
+    for t in range(history.n_steps):
+        state = learner.update(state, history.at(t))
+    return state
+
+
+def laws_everywhere(
+    learner: ActingLearner, state: State, batch: tuple[int, ...], n_observations: int
+) -> Float[Tensor, "*batch observations actions"]:
+    """The law of the next action at every observation."""
+    device = next(iter(state.values())).device
+    seen = (torch.full(batch, i, device=device) for i in range(n_observations))
+    return torch.stack([learner.law(state, each) for each in seen], -2)
