@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algorithms.autoregressive import CopyLast, TwoToken
 from algorithms.gradient_descent import GD, Averaging, GDPlusPlus, PreconditionedGD
-from algorithms.learner import Learner
+from algorithms.learner import Learner, Scaled
 from algorithms.least_squares import OLS, ConjugateGradient, Newton, Ridge
 from algorithms.smoothers import KernelSmoother, NearestNeighbour
 from algorithms.softmax_td import SoftmaxTD
@@ -103,6 +103,7 @@ NEUTRAL = {
     "from_next": 0.0,
     "rewrite": 0.0,
     "ridge": 1e-8,
+    "scale": 1.0,
 }
 
 
@@ -116,10 +117,13 @@ def bank_for(layout: TokenLayout) -> dict[str, type]:
 def build(name: str, n_steps: int, constants: Mapping[str, float | Tensor] | None = None) -> Learner:
     """The named learner; those that iterate take n_steps (averaging takes one, direct ones solve).
 
-    Raises KeyError for an unknown name.
+    With a "scale" among the constants, the learner times that. Raises KeyError for an unknown name.
     """
     rival: Any = LEARNERS[name]
-    return rival(**({"n_steps": n_steps} if iterates(name) else {}), **(constants or {}))
+    own = dict(constants or {})
+    scale = own.pop("scale", None)
+    learner = rival(**({"n_steps": n_steps} if iterates(name) else {}), **own)
+    return learner if scale is None else Scaled(learner, scale)
 
 
 def iterates(name: str) -> bool:

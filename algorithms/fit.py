@@ -33,6 +33,7 @@ SMALLEST_GAIN = 1e-4  # of a step, relative
 DAMPINGS = torch.tensor([0.01, 1.0, 30.0, 1e4], dtype=torch.float64)  # tried at once, times the last one that helped
 NEAR_BOUND = 1e-4  # of a constant's range
 LARGEST_BATCH = 2**23  # numbers in one Jacobian
+SCALE = Constant(0.01, 100.0, (1.0,))  # of preferences, which have no unit
 
 
 @dataclass(frozen=True)
@@ -95,19 +96,21 @@ def fit_bank(
     shared: bool,
     starts: Mapping[str, Mapping[str, Tensor]] | None = None,
     rivals: Collection[str] = RIVALS.keys(),
+    scaled: bool = False,
 ) -> dict[str, Fit]:
     """Fits the named rivals to every seed's predictions on a prompt with batch axes (1, tasks).
 
     `shared`: all steps have one set of constants (a looped subject), else one set each. `starts`: by rival and name,
     constants [seeds, 1, ...] to start from besides the declared ones (read off the weights, say). Tasks on which the
     subject diverges are left out. A rival also starts where the simpler ones that it contains have ended, so on these
-    tasks it never fits worse than they do. Constants are NaN for a seed that diverges on every task.
+    tasks it never fits worse than they do. Constants are NaN for a seed that diverges on every task. `scaled`: every
+    rival has one more constant, the unit of its answers, as a subject that acts has preferences and no values.
     """
     whole = _Target.whole(predictions, prompt)
     linear = whole if prompt.causal else _Target.read(predictions, prompt)
     fits: dict[str, Fit] = {}
     for name in (name for name in LEARNERS if name in rivals):
-        space = _Space(name, n_steps, shared, prompt.layout.d_features)
+        space = _Space(name, n_steps, shared, prompt.layout.d_features, scaled)
         simpler = [other for other in fits if name in next_richer(n_steps, shared).get(other, ())]
         given = [starts[name]] if starts and name in starts else []
         target = whole if name in NONLINEAR else linear
@@ -166,9 +169,9 @@ class _Target:
 class _Space:
     """The constants of one rival as vectors of length n: their shapes and bounds, and the way there and back."""
 
-    def __init__(self, name: str, n_steps: int, shared: bool, d: int) -> None:
+    def __init__(self, name: str, n_steps: int, shared: bool, d: int, scaled: bool = False) -> None:
         self.name, self.n_steps, self.d = name, n_steps, d
-        self.declared = constants(LEARNERS[name])
+        self.declared = constants(LEARNERS[name]) | ({"scale": SCALE} if scaled else {})
         steps = 1 if shared or not iterates(name) else n_steps
         self.shapes = {key: (steps,) * c.per_step + (d, d) * c.matrix for key, c in self.declared.items()}
         self.sizes = [prod(shape) for shape in self.shapes.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -84,6 +84,29 @@ def as_constant(value: float | Tensor, like: Tensor, trailing: int = 0) -> Tenso
     """A constant [*batch] in the dtype of `like`, with trailing axes to multiply [*batch, ...] by."""
     tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     return tensor[(..., *[None] * trailing)]
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A learner up to an unknown unit: its answers times `scale`, as where preferences have no unit of their own."""
+
+    learner: Learner
+    scale: float | Tensor
+
+    def __call__(self, prompt: Prompt) -> Trace:
+        trace = self.learner(prompt)
+        return replace(trace, predictions=trace.predictions * as_constant(self.scale, trace.predictions, 2))
+
+    def predict(self, prompt: Prompt) -> Inexact[Tensor, "*batch queries out"]:
+        values = self.learner.predict(prompt)
+        return values * as_constant(self.scale, values, 2)
+
+
+def values_of(learner: Learner) -> dict[str, float | Tensor]:
+    """A learner's free constants with their values, by name: what builds it again."""
+    if isinstance(learner, Scaled):
+        return values_of(learner.learner) | {"scale": learner.scale}
+    return {name: getattr(learner, name) for name in constants(learner)}
 
 
 def stack_steps(steps: list[Tensor]) -> Tensor:

@@ -7,10 +7,12 @@ moments: in the coordinates M^1/2 x, along an eigenvector of S = (1/n) sum_j x_j
 
 so the expected error over weights and queries is known for every context, E (x.w - x.w_L)^2 = p^T K p, and contexts
 alone are sampled. With b = 0 the error is that of plain steps; Theorems 3 and 4 of arXiv 2306.00297 have M = Sigma^-1.
+Momentum and Chebyshev's iteration have polynomials of their own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,8 @@ from jaxtyping import Float
 from scipy.optimize import OptimizeResult, minimize
 from torch import Tensor
 
+from algorithms.accelerated import Chebyshev, Momentum
+from algorithms.examples import Moments
 from tasks.errors import ConfigError
 from tasks.layout import labelled_layout
 from tasks.regression import RegressionFamily, covariance_power
@@ -127,6 +131,25 @@ def scalar_optimum(kind: str, n_steps: int, spectra: Spectra) -> Optimum:
     return best
 
 
+def accelerated_polynomial(learner: Momentum | Chebyshev, eigenvalues: Float[Tensor, "*batch d"]) -> Tensor:
+    """p of a learner with memory: on the problem S = C = s, whose solution is one, its last iterate is 1 - p(s)."""
+    s = eigenvalues[..., None, None]
+    return 1 - learner.iterates(Moments(s, s, 1))[-1][..., 0, 0]
+
+
+def accelerated_optimum(kind: type[Momentum | Chebyshev], n_steps: int, spectra: Spectra) -> Momentum | Chebyshev:
+    """Momentum or Chebyshev's iteration with the best two constants for these contexts, shared by all steps."""
+
+    def learner(free: Tensor) -> Momentum | Chebyshev:
+        return kind(n_steps, free[0].exp(), free[1].sigmoid())
+
+    def value(free: Tensor) -> Tensor:
+        return spectra.losses(accelerated_polynomial(learner(free), spectra.eigenvalues)).mean()
+
+    start = np.array([-np.log(float(spectra.eigenvalues.mean())), 0.0])
+    return learner(torch.from_numpy(_minimise(start, value).x))
+
+
 def symmetric_power(matrix: Float[Tensor, "d d"], exponent: float) -> Float[Tensor, "d d"]:
     """matrix^exponent of a symmetric matrix with eigenvalues above zero."""
     values, vectors = torch.linalg.eigh(matrix.double())
@@ -136,8 +159,12 @@ def symmetric_power(matrix: Float[Tensor, "d d"], exponent: float) -> Float[Tens
 def _best(starts: list[np.ndarray], n_steps: int, n_rewrites: int, spectra: Spectra) -> Optimum:
     """The best end of all starts on a part of the contexts, improved on all of them."""
     part = Spectra(spectra.eigenvalues[:SCREENED], spectra.coupling[:SCREENED])
-    screened = min((_minimise(x, n_steps, n_rewrites, part) for x in starts), key=lambda found: found.fun)
-    found = _minimise(screened.x, n_steps, n_rewrites, spectra)
+
+    def on(contexts: Spectra) -> Callable[[Tensor], Tensor]:
+        return lambda free: loss(contexts, *_split(free, n_steps, n_rewrites))
+
+    screened = min((_minimise(x, on(part)) for x in starts), key=lambda found: found.fun)
+    found = _minimise(screened.x, on(spectra))
     steps, rewrites = _split(torch.from_numpy(found.x), n_steps, n_rewrites)
     return Optimum(steps.clone(), rewrites.clone(), float(np.exp(found.fun)))
 
@@ -147,14 +174,13 @@ def _split(x: Tensor, n_steps: int, n_rewrites: int) -> tuple[Tensor, Tensor]:
     return x[: len(x) - n_rewrites].exp().expand(n_steps), x[len(x) - n_rewrites :]
 
 
-def _minimise(start: np.ndarray, n_steps: int, n_rewrites: int, spectra: Spectra) -> OptimizeResult:
-    """BFGS on the logarithm of the loss."""
+def _minimise(start: np.ndarray, value: Callable[[Tensor], Tensor]) -> OptimizeResult:
+    """BFGS on the logarithm of a loss."""
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         free = torch.from_numpy(x).clone().requires_grad_()
-        value = loss(spectra, *_split(free, n_steps, n_rewrites)).log()
-        value.backward()
-        assert free.grad is not None
-        return value.item(), free.grad.numpy()
+        logarithm = value(free).log()
+        (gradient,) = torch.autograd.grad(logarithm, free)
+        return logarithm.item(), gradient.numpy()
 
     return minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-6})

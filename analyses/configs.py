@@ -11,6 +11,7 @@ from analyses.planted_configs import (
     ModelRecovery,
     RegressionRecovery,
 )
+from analyses.policy_configs import POLICY_ANALYSES, ActionObjective, ValueVsPolicy
 from analyses.presets import Analysis, Preset
 from analyses.regression_configs import (
     REGRESSION_ANALYSES,
@@ -42,6 +43,7 @@ from analyses.value_configs import (
 
 __all__ = [
     "ANALYSES",
+    "ActionObjective",
     "Activation",
     "Analysis",
     "Architecture",
@@ -70,6 +72,7 @@ __all__ = [
     "TDProbe",
     "Task",
     "TaskDiversity",
+    "ValueVsPolicy",
 ]
 
-ANALYSES = VALUE_ANALYSES | PLANTED_ANALYSES | REGRESSION_ANALYSES
+ANALYSES = VALUE_ANALYSES | PLANTED_ANALYSES | REGRESSION_ANALYSES | POLICY_ANALYSES

@@ -74,14 +74,15 @@ def examine(
     held_out_tasks: int = HELD_OUT_TASKS,
     starts: Mapping[str, Mapping[str, Tensor]] | None = None,
     rivals: Collection[str] = RIVALS.keys(),
+    scaled: bool = False,
     thresholds: Thresholds = THRESHOLDS,
 ) -> Examination:
     """Asks on the first of the families and, for members that stay ambiguous, on those where their rivals differ most.
 
-    starts: constants to fit from besides the declared ones, see fit_bank.
+    starts: constants to fit from besides the declared ones; scaled: rivals up to their unit; see fit_bank.
     """
     sizes = (fitting_tasks, held_out_tasks)
-    first = ask(subject, families[0], prompts, sizes, starts, rivals)
+    first = ask(subject, families[0], prompts, sizes, starts, rivals, scaled)
     return resolve(subject, first, families, prompts, held_out_tasks, thresholds)
 
 
@@ -128,12 +129,14 @@ def ask(
     sizes: tuple[int, int],
     starts: Mapping[str, Mapping[str, Tensor]] | None = None,
     rivals: Collection[str] = RIVALS.keys(),
+    scaled: bool = False,
 ) -> Round:
     """Fits the rivals to all members on a family's prompts, and compares on others."""
     fitting, held_out = (prompts(family, f"inspect/{p}", n) for p, n in zip(("fit", "held-out"), sizes, strict=True))
     with torch.no_grad():
         target = predict(subject.predictor, fitting)
-    fits = fit_bank(target, fitting, n_steps=subject.n_steps, shared=subject.looped, starts=starts, rivals=rivals)
+    depth = {"n_steps": subject.n_steps, "shared": subject.looped}
+    fits = fit_bank(target, fitting, **depth, starts=starts, rivals=rivals, scaled=scaled)
     comparison = compare(subject.predictor, {name: fit.learner for name, fit in fits.items()}, held_out)
     return Round(family, tuple(range(subject.n_members)), fits, comparison)
 

@@ -1,7 +1,8 @@
 """How does the loss fall with depth? Trained networks, every rival's own optimum, and the published baselines.
 
 The baselines of arXiv 2306.00297 are weaker than gradient descent has to be: all steps share one size from a coarse
-grid, tuned on 5000 prompts, and one of the n examples is left out. They are re-created here beside the rivals' optima.
+grid, tuned on 5000 prompts, and one of the n examples is left out. They are re-created here beside the rivals' optima;
+momentum and Chebyshev's iteration, preconditioned by Sigma^-1, say what two numbers shared by all steps can reach.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from algorithms.accelerated import Chebyshev, Momentum
 from algorithms.fit import one_thread
-from algorithms.optima import loss
+from algorithms.optima import accelerated_optimum, accelerated_polynomial, loss
 from analyses.configs import LossVsDepth, PreconditionedGDEmergence
 from analyses.regression_subjects import RIVALS, RegressionSubject, construction, contexts, errors, rival_optima
 from analyses.single_layer_optimum import spectra
@@ -22,6 +24,7 @@ from analyses.tables import select, tidy
 ANALYSIS = "loss-vs-depth"
 GRID = (0.001, 0.002, 0.004, 0.008, 0.01, 0.02, 0.04, 0.08, 0.16)  # of the authors, times the sum over examples
 TUNED_ON = 5000
+ACCELERATED = {"momentum": Momentum, "chebyshev": Chebyshev}
 BASELINES = {"gd-published": False, "preconditioned-gd-published": True}  # whether Sigma^-1 preconditions
 
 
@@ -51,17 +54,27 @@ def losses(config: PreconditionedGDEmergence, n_layers: int, context_length: int
 
 
 def rival_losses(subject: RegressionSubject) -> pd.DataFrame:
-    """Rivals at their own optimum, on the networks' prompts, and the baselines, in expectation over contexts."""
+    """Rivals at their own optimum on the networks' prompts; those with memory and the baselines in expectation."""
     networks = {name: construction(subject, name, optimum) for name, optimum in rival_optima(subject).items()}
     found = errors(subject, networks, "gd")
     tables = []
     for name in RIVALS:
         mean, half = found.mean[name], found.half_width[name]
         tables.append(tidy(mean, {"seed": [pd.NA]}, low=mean - half, high=mean + half, learner=name))
+    for name, kind in ACCELERATED.items():
+        tables.append(tidy(accelerated_loss(subject, kind)[None], {"seed": [pd.NA]}, learner=name))
     for name, whitened in BASELINES.items():
         value = published_baseline(subject, preconditioned=whitened)
         tables.append(tidy(value[None], {"seed": [pd.NA]}, learner=name))
     return pd.concat(tables, ignore_index=True)
+
+
+@one_thread()
+def accelerated_loss(subject: RegressionSubject, kind: type[Momentum | Chebyshev]) -> Tensor:
+    """The loss of momentum or Chebyshev's iteration with its two best constants, preconditioned by Sigma^-1."""
+    law = contexts(subject, preconditioned=True)
+    best = accelerated_optimum(kind, subject.n_layers, law)
+    return law.losses(accelerated_polynomial(best, law.eigenvalues)).mean()
 
 
 @one_thread()

@@ -12,6 +12,10 @@ from matplotlib.figure import Figure
 from figures.preconditioned_gd import RIVALS
 from figures.style import LEARNERS, SUBJECT
 
+ACCELERATED = {
+    "momentum": ("Σ⁻¹ and momentum", {"color": "#DDAA33", "marker": "v"}),
+    "chebyshev": ("Σ⁻¹, Chebyshev", {"color": "#DDAA33", "marker": "o", "fillstyle": "none"}),
+}
 BASELINES = {
     "gd-published": ("gradient descent as published", LEARNERS["gd"]),
     "preconditioned-gd-published": ("Σ⁻¹ as published", LEARNERS["preconditioned-gd"]),
@@ -27,7 +31,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
 def draw_losses(losses: pd.DataFrame, index: str, label: str) -> Figure:
     """Lines are medians over seeds, thin ones the seeds; bars 95 % over prompts; dotted: baselines as published."""
     figure, axes = plt.subplots(figsize=(7.5, 5))
-    for name, (title, style) in {**RIVALS, **BASELINES}.items():
+    for name, (title, style) in {**RIVALS, **ACCELERATED, **BASELINES}.items():
         mine = losses[losses["learner"] == name].sort_values(index)
         error = np.abs(mine[["low", "high"]].to_numpy().T - mine["value"].to_numpy())
         line = ":" if name in BASELINES else "-"

@@ -54,6 +54,8 @@ def _eigenvalues(axes: Axes, rows: pd.DataFrame) -> None:
     )
     if theirs["value"].max() > 2 * theirs["value"].min():
         axes.set_yscale("log")
+    else:
+        axes.set_ylim(0, 2 * theirs["value"].max())
 
 
 def _losses(axes: Axes, losses: pd.DataFrame, names: list[str]) -> None:
@@ -80,9 +82,11 @@ def _distances(axes: Axes, distances: pd.DataFrame, names: list[str]) -> None:
         mine = distances[(distances["learner"] == rival) & (distances["metric"] == "distance")]
         place = mine["subject"].map({name: i + shift for i, name in enumerate(names)})
         axes.plot(place, mine["value"], linestyle="none", alpha=0.6, label=label, **style)
-    leak = distances[distances["metric"] == "leak"]
-    place = leak["subject"].map({name: i + 0.35 for i, name in enumerate(names)})
-    axes.plot(place, leak["value"], linestyle="none", alpha=0.6, color="0.5", marker="x", label="weight outside A")
+    sampled = distances[distances["metric"] == "distance-on-prompts"]
+    place = sampled["subject"].map({name: i - 0.2 for i, name in enumerate(names)})
+    style = {**RIVALS["theorem"][1], "fillstyle": "none"}
+    axes.plot(place, sampled["value"], linestyle="none", label="Theorem 1, trained on prompts alone", **style)
+    axes.axhline(0.02, color="0.4", linestyle="--", linewidth=0.8)
     axes.set(
         xticks=range(len(names)),
         xticklabels=names,

@@ -1,9 +1,9 @@
 """Objectives for one network that reads a walk and answers for every state and action: values, or choices.
 
 `outputs` [seeds, tasks, states, actions] are the network's answers. Value objectives take them as Q of the uniformly
-random walk; policies take beta times them as logits, beta > 0 learnt per seed. Expectations over transitions and
-actions are exact, so objectives differ in what they want and not in how noisily they say it; semi-gradient targets are
-detached. Each returns one loss per seed.
+random walk; policies take a multiple of them as logits. Expectations over transitions and actions are exact, so
+objectives differ in what they want and not in how noisily they say it; semi-gradient targets are detached. A target
+that does not depend on the network is made beforehand, by the entry of TARGETS. Losses are one per seed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tasks.decision import DecisionTasks, optimal_values, policy_values
+from tasks.decision import DecisionTasks, policy_values
 
 Outputs = Float[Tensor, "seeds tasks states actions"]
 Losses = Float[Tensor, " seeds"]
@@ -23,16 +23,16 @@ Losses = Float[Tensor, " seeds"]
 
 @dataclass(frozen=True)
 class Lesson:
-    """What an objective may use beside the outputs: the tasks, gamma, and the laws of the source where there is one."""
+    """What an objective may use beside the outputs: tasks, gamma, and values or laws to come near to, if it has any."""
 
     tasks: DecisionTasks
     gamma: float
-    laws: Outputs | None = None
+    target: Outputs | None = None
 
-    @property
-    def uniform(self) -> Outputs:
-        """The walk's own policy."""
-        return torch.full_like(self.tasks.mean_rewards, 1 / self.tasks.n_actions)
+    def select(self, index: slice) -> Lesson:
+        """Some of the tasks."""
+        target = None if self.target is None else self.target[:, index]
+        return Lesson(self.tasks.select(index), self.gamma, target)
 
 
 def value_td(outputs: Outputs, lesson: Lesson) -> Losses:
@@ -48,26 +48,16 @@ def q_sarsa(outputs: Outputs, lesson: Lesson) -> Losses:
     return (target - outputs).square().mean((-3, -2, -1))
 
 
-def q_regression(outputs: Outputs, lesson: Lesson) -> Losses:
-    """Squared error to the walk's true Q."""
-    target = policy_values(lesson.tasks, lesson.uniform, lesson.gamma)
-    return (target - outputs).square().mean((-3, -2, -1))
+def regression(outputs: Outputs, lesson: Lesson) -> Losses:
+    """Squared error to given values."""
+    assert lesson.target is not None
+    return (lesson.target - outputs).square().mean((-3, -2, -1))
 
 
-def greedy_imitation(logits: Outputs, lesson: Lesson) -> Losses:
-    """Cross entropy to the action that is greedy for the walk's true Q: one step of policy improvement."""
-    return imitation(logits, best_action_law(policy_values(lesson.tasks, lesson.uniform, lesson.gamma)))
-
-
-def optimal_imitation(logits: Outputs, lesson: Lesson) -> Losses:
-    """Cross entropy to the optimal action: decision pretraining (arXiv 2306.14892)."""
-    return imitation(logits, best_action_law(optimal_values(lesson.tasks, lesson.gamma, tolerance=1e-5)))
-
-
-def distillation(logits: Outputs, lesson: Lesson) -> Losses:
-    """Cross entropy to the law of a source that has read the same walk: Algorithm Distillation (arXiv 2210.14215)."""
-    assert lesson.laws is not None  # the trainer gives them to objectives that have a source
-    return imitation(logits, lesson.laws)
+def imitation(logits: Outputs, lesson: Lesson) -> Losses:
+    """- sum_a pi*(a | s) log pi(a | s) for a given law pi*, a mean over states and tasks."""
+    assert lesson.target is not None
+    return -(lesson.target * logits.log_softmax(-1)).sum(-1).mean((-2, -1))
 
 
 def policy_gradient(logits: Outputs, lesson: Lesson) -> Losses:
@@ -76,9 +66,22 @@ def policy_gradient(logits: Outputs, lesson: Lesson) -> Losses:
     return -(policy * policy_values(lesson.tasks, policy, lesson.gamma)).sum(-1).mean((-2, -1))
 
 
-def imitation(logits: Outputs, laws: Outputs) -> Losses:
-    """- sum_a pi*(a | s) log pi(a | s), a mean over states and tasks."""
-    return -(laws * logits.log_softmax(-1)).sum(-1).mean((-2, -1))
+def walk_values(tasks: DecisionTasks, gamma: float) -> Outputs:
+    """Q of the uniformly random walk."""
+    return policy_values(tasks, torch.full_like(tasks.mean_rewards, 1 / tasks.n_actions), gamma)
+
+
+def greedy_law(tasks: DecisionTasks, gamma: float) -> Outputs:
+    """The action that is greedy for the walk's Q: one step of policy improvement."""
+    return best_action_law(walk_values(tasks, gamma))
+
+
+def optimal_law(tasks: DecisionTasks, gamma: float) -> Outputs:
+    """The optimal action, by policy iteration: decision pretraining (arXiv 2306.14892)."""
+    law = greedy_law(tasks, gamma)
+    for _ in range(tasks.n_states):
+        law = best_action_law(policy_values(tasks, law, gamma))
+    return law
 
 
 def best_action_law(q: Outputs) -> Outputs:
@@ -88,12 +91,18 @@ def best_action_law(q: Outputs) -> Outputs:
 
 
 Objective = Callable[[Outputs, Lesson], Losses]
-VALUE_OBJECTIVES: dict[str, Objective] = {"value-td": value_td, "q-sarsa": q_sarsa, "q-regression": q_regression}
+VALUE_OBJECTIVES: dict[str, Objective] = {"value-td": value_td, "q-sarsa": q_sarsa, "q-regression": regression}
 POLICY_OBJECTIVES: dict[str, Objective] = {
-    "greedy-imitation": greedy_imitation,
-    "optimal-imitation": optimal_imitation,
-    "distil-sarsa": distillation,
-    "distil-policy-gradient": distillation,
+    "greedy-imitation": imitation,
+    "optimal-imitation": imitation,
+    "distil-sarsa": imitation,
+    "distil-policy-gradient": imitation,
     "policy-gradient": policy_gradient,
 }
 OBJECTIVES = VALUE_OBJECTIVES | POLICY_OBJECTIVES
+# Distillations (arXiv 2210.14215) have their targets from a source that has read the same walk.
+TARGETS: dict[str, Callable[[DecisionTasks, float], Outputs]] = {
+    "q-regression": walk_values,
+    "greedy-imitation": greedy_law,
+    "optimal-imitation": optimal_law,
+}

@@ -31,7 +31,7 @@ def layer_maps(P: Tensor, Q: Tensor, G: Tensor, n_layers: int) -> list[Tensor]:
 
     P, Q [seeds, layers, heads, width, width]; G [seeds, tasks, heads, width, width].
     """
-    identity = torch.eye(P.shape[-1], dtype=P.dtype).expand(
+    identity = torch.eye(P.shape[-1], dtype=P.dtype, device=P.device).expand(
         *torch.broadcast_shapes(P.shape[:1], G.shape[:1]), 1, -1, -1
     )
     maps = [identity]

@@ -22,7 +22,7 @@ import torch
 
 from algorithms.bank import build, one_function, richer
 from algorithms.fit import DIVERGED, converges, disagreement, fit_bank, one_thread
-from algorithms.learner import Learner, constants
+from algorithms.learner import Learner, Scaled, values_of
 from models.config import ConfigError
 from tasks.autoregressive import AutoregressiveFamily
 from tasks.layout import Prompt, PromptSource, TokenLayout
@@ -195,16 +195,14 @@ def _diverged(learners: Mapping[str, Learner], prompt: Prompt) -> dict[str, floa
 
 def at_depth(learners: Mapping[str, Learner], n_steps: int) -> dict[str, Learner]:
     """The same constants at another depth; learners that do not iterate stay as they are."""
-    return {
-        name: build(name, n_steps, {key: getattr(learner, key) for key in constants(learner)})
-        for name, learner in learners.items()
-    }
+    return {name: build(name, n_steps, values_of(learner)) for name, learner in learners.items()}
 
 
 def _fit_to_each(learners: Mapping[str, Learner], prompt: Prompt, n_steps: int, shared: bool) -> dict[str, Learner]:
     """Every rival fitted to all learners at once: constants [learners * seeds, 1, ...]."""
     target = torch.cat([learner.predict(prompt) for learner in learners.values()])
-    fits = fit_bank(target, prompt, n_steps=n_steps, shared=shared, rivals=learners.keys())
+    scaled = any(isinstance(learner, Scaled) for learner in learners.values())
+    fits = fit_bank(target, prompt, n_steps=n_steps, shared=shared, rivals=learners.keys(), scaled=scaled)
     return {name: fit.learner for name, fit in fits.items()}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any, Literal
 
 import torch
@@ -89,16 +90,32 @@ def bootstrap_lesion() -> CausalTest:
     """
 
     def seen(subject: LinearTransformer, prompt: Prompt) -> Tensor:
-        Q = subject.Q.detach().clone()
-        Q[..., subject.layout["next_features"]] = 0.0
-        lesioned = LinearTransformer(subject.config, subject.P.detach(), Q)
-        return predict(lesioned, prompt) - predict(subject, prompt)
+        return predict(without_bootstrap_block(subject), prompt) - predict(subject, prompt)
 
     def predicted(learner: Learner, prompt: Prompt) -> Tensor | None:
         blind = without_bootstrap(learner, prompt)
         return None if blind is None else blind - learner.predict(prompt)
 
     return CausalTest("bootstrap lesion", "weights", seen, predicted)
+
+
+def without_bootstrap_block(model: LinearTransformer) -> LinearTransformer:
+    """The network with the columns of Q that meet next features at zero."""
+    Q = model.Q.detach().clone()
+    Q[..., model.layout["next_features"]] = 0.0
+    return LinearTransformer(model.config, model.P.detach(), Q)
+
+
+def block_lesions(model: LinearTransformer) -> dict[str, LinearTransformer]:
+    """The network with one named block of P or of Q at zero, by name: "P reward,features" writes the first from the
+    second, "Q features,next_features" matches the first of a key with the second of a query."""
+    lesioned = {}
+    for weight in ("P", "Q"):
+        for row, column in product((name for name, _ in model.layout.blocks), repeat=2):
+            weights = {"P": model.P.detach().clone(), "Q": model.Q.detach().clone()}
+            model.layout.block(weights[weight], row, column).zero_()
+            lesioned[f"{weight} {row},{column}"] = LinearTransformer(model.config, weights["P"], weights["Q"])
+    return lesioned
 
 
 def discount_counterfactual(factor: float) -> CausalTest:

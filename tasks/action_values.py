@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from tasks.decision import DecisionTasks, policy_values
+from tasks.decision import DecisionFamily, DecisionTasks, policy_values
 from tasks.interaction import Interaction
 from tasks.layout import Prompt, TokenLayout
 from tasks.rollout import random_walk
@@ -23,14 +23,6 @@ from tasks.streams import uniforms
 
 Hidden = Literal["nothing", "rewards", "successors"]
 Asked = Literal["values", "advantages"]
-
-
-class DecisionFamily(Protocol):
-    """A distribution over decision tasks."""
-
-    def draw(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> DecisionTasks:
-        """n fresh tasks per seed, batch axes (seeds, n)."""
-        ...
 
 
 @dataclass(frozen=True)

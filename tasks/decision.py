@@ -6,13 +6,17 @@ from state s under action a the process goes to successors[s, a, k] with probabi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tasks.errors import ConfigError
+from tasks.streams import uniforms
 from tasks.trajectories import TaskBatch
 
 RewardLaw = Literal["exact", "bernoulli", "gaussian"]
@@ -20,13 +24,14 @@ RewardLaw = Literal["exact", "bernoulli", "gaussian"]
 
 @runtime_checkable
 class Environment(Protocol):
-    """Many tasks that are acted in side by side, one step at a time; batch axes (seeds, tasks).
+    """Many tasks acted in side by side, one step at a time; batch axes (seeds, tasks).
 
-    Every step takes its randomness as U(0, 1) draws, so that whoever acts decides what is random. `horizon`: steps after
+    Every step takes its randomness as U(0, 1) draws: whoever acts decides what is random. `horizon`: steps after
     which an episode ends whatever happens, None where only the task ends it.
     """
 
-    horizon: int | None
+    @property
+    def horizon(self) -> int | None: ...
 
     @property
     def batch(self) -> tuple[int, int]: ...
@@ -44,6 +49,12 @@ class Environment(Protocol):
         """First states."""
         ...
 
+    def restart(
+        self, state: Int[Tensor, "*batch"], done: Bool[Tensor, "*batch"], uniform: Float[Tensor, "*batch"]
+    ) -> Int[Tensor, "*batch"]:
+        """First states where an episode is over; elsewhere it goes on in `state`."""
+        ...
+
     def observe(self, state: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         """What is seen of a state: a number below n_observations."""
         ...
@@ -59,7 +70,7 @@ class Environment(Protocol):
 class DecisionTasks(TaskBatch):
     """Decision problems as tables; all tensors have the batch axes (seeds, tasks) in front.
 
-    rewards: the mean of each transition's reward; reward_law: the reward is that mean, a coin of that bias, or that mean
+    rewards: mean of each transition's reward; reward_law: the reward is that mean, a coin of that bias, or that mean
     plus `noise` times N(0, 1). start: the law of the first state. terminal: states in which an episode ends.
     observations: the number that is seen of each state, the same in all tasks.
     """
@@ -94,11 +105,20 @@ class DecisionTasks(TaskBatch):
     def n_actions(self) -> int:
         return self.successors.shape[-2]
 
+    @cached_property
+    def _numbers(self) -> Int[Tensor, " states"]:
+        return torch.tensor(self.observations, device=self.device)
+
     def reset(self, uniform: Float[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
         return drawn(self.start, uniform)
 
+    def restart(
+        self, state: Int[Tensor, "*batch"], done: Bool[Tensor, "*batch"], uniform: Float[Tensor, "*batch"]
+    ) -> Int[Tensor, "*batch"]:
+        return torch.where(done, self.reset(uniform), state) if bool(done.any()) else state
+
     def observe(self, state: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch"]:
-        return torch.tensor(self.observations, device=state.device)[state]
+        return self._numbers[state]
 
     def step(
         self, state: Int[Tensor, "*batch"], action: Int[Tensor, "*batch"], uniforms: Float[Tensor, "*batch 2"]
@@ -109,9 +129,10 @@ class DecisionTasks(TaskBatch):
         k = drawn(probabilities, uniforms[..., 0])[..., None]
         after, mean = (row.gather(-1, k)[..., 0] for row in (successors, means))
         ended = self.terminal.gather(-1, after[..., None])[..., 0]
-        return after, self._reward(mean, uniforms[..., 1]), ended
+        return after, self.sampled_reward(mean, uniforms[..., 1]), ended
 
-    def _reward(self, mean: Float[Tensor, "*batch"], uniform: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    def sampled_reward(self, mean: Float[Tensor, "*any"], uniform: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The reward of that mean which a U(0, 1) draw picks."""
         if self.reward_law == "bernoulli":
             return (uniform < mean).to(mean.dtype)
         if self.reward_law == "gaussian":
@@ -154,22 +175,28 @@ def drawn(law: Float[Tensor, "*batch outcomes"], uniform: Float[Tensor, "*batch"
 def optimal_values(
     tasks: DecisionTasks, gamma: float, tolerance: float = 1e-9
 ) -> Float[Tensor, "*batch states actions"]:
-    """Q* by value iteration, up to `tolerance` in every entry. Raises ValueError where gamma allows no bound."""
+    """Q* by value iteration in float64, up to `tolerance` in every entry (or what float64 resolves).
+
+    Raises ValueError where gamma allows no bound.
+    """
     require_discount(gamma)
-    values = tasks.mean_rewards.new_zeros(tasks.start.shape)
+    exact = tasks.to(torch.float64)
+    rewards, values = exact.mean_rewards, torch.zeros_like(exact.start)
+    resolution = 4 * torch.finfo(torch.float64).eps
     while True:
-        q = tasks.backup(values, gamma)
+        q = rewards + gamma * exact.expected(values)
         after = q.amax(-1)
-        if (after - values).abs().max() * gamma <= tolerance * (1 - gamma):
-            return q
+        change = (after - values).abs().max() * gamma
+        if change <= max(tolerance * (1 - gamma), resolution * float(after.abs().max())):
+            return q.to(tasks.start)
         values = after
 
 
 def finite_horizon_values(tasks: DecisionTasks, steps: int) -> Float[Tensor, "*batch states actions"]:
     """Q* of the undiscounted return of the next `steps` steps, the first action's."""
-    q = tasks.mean_rewards
+    rewards = q = tasks.mean_rewards
     for _ in range(steps - 1):
-        q = tasks.backup(q.amax(-1), 1.0)
+        q = rewards + tasks.expected(q.amax(-1))
     return q
 
 
@@ -190,3 +217,28 @@ def policy_values(
 def require_discount(gamma: float) -> None:
     if not 0 <= gamma < 1:
         raise ValueError(f"gamma is {gamma}; discounted values need one of at least 0 and below 1")
+
+
+@runtime_checkable
+class DecisionFamily(Protocol):
+    """A distribution over decision problems."""
+
+    def draw(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> DecisionTasks:
+        """n tasks per seed, batch axes (seeds, n): batch `index` of the stream `purpose`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The first n_tasks tasks of a family, drawn from with replacement: what a limited choice of training tasks is."""
+
+    family: DecisionFamily
+    n_tasks: int
+
+    def __post_init__(self) -> None:
+        if self.n_tasks < 1:
+            raise ConfigError(f"n_tasks is {self.n_tasks}; a pool needs at least 1")
+
+    def draw(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> DecisionTasks:
+        pool = self.family.draw(seeds, "pool", 0, self.n_tasks)
+        return pool.pick((uniforms(seeds, f"{purpose}/pick", index, n) * self.n_tasks).long())

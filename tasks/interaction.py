@@ -22,7 +22,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Interaction:
-    """Histories of many tasks, batch axes (seeds, tasks), all of one length; episodes of a task stand one after another.
+    """Histories of many tasks, batch axes (seeds, tasks), all of one length; a task's episodes follow one another.
 
     Bandits have one observation, 0, and no step ends an episode. `n_observations` and `n_actions` say what could have
     been seen and done.

@@ -47,7 +47,7 @@ def roll_out(
             done = done | (age >= environment.horizon)
         steps.append(Step(seen, action, reward, environment.observe(after), done))
         hear(steps[-1])
-        world, age = torch.where(done, environment.reset(draw[..., 3]), after), torch.where(done, 0, age)
+        world, age = environment.restart(after, done, draw[..., 3]), torch.where(done, 0, age)
     columns = (field.name for field in fields(Step))
     parts = {name: torch.stack([getattr(step, name) for step in steps], -1) for name in columns}
     return Interaction(**parts, n_observations=environment.n_observations, n_actions=environment.n_actions)

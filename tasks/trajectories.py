@@ -49,9 +49,25 @@ class TaskBatch:
         """For every seed the tasks at its own indices, or at the same for all; batch axes (seeds, picked)."""
 
         def picked(tensor: Tensor) -> Tensor:
-            return tensor[torch.arange(len(tensor))[:, None], index]
+            own = _without_copies(tensor)
+            rows = own if tensor.stride(1) == 0 else own[torch.arange(len(own))[:, None], index]
+            return rows.expand(max(len(tensor), len(index)), index.shape[-1], *tensor.shape[2:])
 
         return self._each(picked)
+
+    def select(self: Batch, index: slice) -> Batch:
+        """The tasks at `index` (the last batch axis; views)."""
+        return self._each(lambda tensor: tensor[:, index])
+
+    def to(self: Batch, target: torch.device | str | torch.dtype) -> Batch:
+        """On another device, or at another precision (of floating-point tensors); what tasks share stays shared."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            if isinstance(target, torch.dtype) and not tensor.is_floating_point():
+                return tensor
+            return _without_copies(tensor).to(target).expand(tensor.shape)
+
+        return self._each(moved)
 
     def _each(self: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -71,6 +87,11 @@ class TaskSource(Protocol):
     def rollouts(self, seeds: Sequence[int], index: int, n_tasks: int, n_rollouts: int, n_steps: int) -> Trajectories:
         """n_rollouts trajectories of every training task of batch `index`, batch axes (seeds, tasks, rollouts)."""
         ...
+
+
+def _without_copies(tensor: Tensor) -> Tensor:
+    """The view that `expand` made this one of: what is the same all along an axis is there once."""
+    return tensor[tuple(slice(1) if stride == 0 else slice(None) for stride in tensor.stride())]
 
 
 def check_family(gamma: float, fixed: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from algorithms.fit import (
     fit_bank,
     square_mean,
 )
-from algorithms.learner import constants
+from algorithms.learner import constants, values_of
 from tasks.layout import labelled_layout
 from tasks.regression import RegressionFamily
 
@@ -243,3 +243,21 @@ def test_one_of_several_numbers_at_a_bound_is_enough():
     bounds = constants(RIVALS["td-plus-plus"])["from_next"]
     value = torch.tensor([[[0.1, 0.2]], [[0.1, bounds.high]], [[bounds.low, 0.1]], [[torch.nan, torch.nan]]])
     assert _at_bound(value, "from_next", bounds).tolist() == [False, True, True, False]
+
+
+def test_a_learner_up_to_its_unit_fits_itself_with_the_scale(make_prompt):
+    """Three times TD(0)'s values: no TD(0) of three steps, and exactly 3 TD(0); richer rivals inherit the unit."""
+    prompt = make_prompt(tasks=30)
+    learner, _ = planted("td0", 3, True, seeds=1)
+    target = 3 * learner.predict(prompt)
+    names = ["td0", "td-plus-plus"]
+    plain = fit_bank(target, prompt, n_steps=3, shared=True, rivals=names)
+    scaled = fit_bank(target, prompt, n_steps=3, shared=True, rivals=names, scaled=True)
+    assert plain["td0"].disagreement.item() > 1e-3
+    for name in names:
+        assert scaled[name].disagreement.item() < 1e-10
+        assert scaled[name].n_constants == plain[name].n_constants + 1
+    torch.testing.assert_close(scaled["td0"].constants["scale"], torch.full((1, 1), 3.0, dtype=torch.float64))
+    built = build("td0", 3, values_of(scaled["td0"].learner))
+    assert torch.equal(built.predict(prompt), scaled["td0"].learner.predict(prompt))
+    assert torch.equal(built(prompt).predictions[-1], built.predict(prompt))

@@ -3,8 +3,18 @@
 import pytest
 import torch
 
+from algorithms.accelerated import Chebyshev, Momentum
 from algorithms.gradient_descent import GDPlusPlus, one_step_loss
-from algorithms.optima import loss, polynomial, scalar_optimum, spectra, symmetric_power
+from algorithms.learner import constants
+from algorithms.optima import (
+    accelerated_optimum,
+    accelerated_polynomial,
+    loss,
+    polynomial,
+    scalar_optimum,
+    spectra,
+    symmetric_power,
+)
 from tasks.layout import labelled_layout
 from tasks.regression import AHN_SPECTRUM, RegressionFamily, covariance_matrix
 
@@ -70,6 +80,31 @@ def test_preconditioning_makes_all_covariances_alike():
     white = spectra(RegressionFamily(), 20, 200)
     torch.testing.assert_close(rotated.coupling, torch.eye(5).double().expand(200, 5, 5), rtol=0, atol=1e-10)
     torch.testing.assert_close(rotated.eigenvalues.sum(-1).mean(), white.eigenvalues.sum(-1).mean(), rtol=0.05, atol=0)
+
+
+def test_the_polynomial_of_plain_steps_needs_no_memory():
+    """Without momentum, or without spread, p is that of equal steps."""
+    values, steps = WHITE.eigenvalues[:50], torch.full((3,), 0.4, dtype=torch.float64)
+    expected = polynomial(values, steps, torch.zeros(0).double())
+    for learner in (Momentum(3, 0.4, 0.0), Chebyshev(3, 0.4, 0.0)):
+        torch.testing.assert_close(accelerated_polynomial(learner, values), expected, rtol=0, atol=1e-12)
+    assert (accelerated_polynomial(Momentum(3, 0.4, 0.1), values) - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [Momentum, Chebyshev])
+def test_memory_at_its_best_is_between_equal_and_free_steps(kind):
+    """Two shared numbers leave less than one, and hardly more than a size for every step; at one step all are one."""
+
+    def left(learner):
+        return WHITE.losses(accelerated_polynomial(learner, WHITE.eigenvalues)).mean().item()
+
+    assert left(accelerated_optimum(kind, 1, WHITE)) == pytest.approx(scalar_optimum("gd", 1, WHITE).loss, rel=1e-6)
+    best = accelerated_optimum(kind, 3, WHITE)
+    equal, free = (scalar_optimum(name, 3, WHITE).loss for name in ("gd-constant", "gd"))
+    assert free < left(best) < 1.01 * free < 0.6 * equal
+    first, second = (float(getattr(best, name)) for name in list(constants(kind)))
+    for factors in ((1.02, 1.0), (0.98, 1.0), (1.0, 1.02), (1.0, 0.98)):
+        assert left(kind(3, first * factors[0], second * factors[1])) > left(best)
 
 
 def test_an_unknown_kind_is_named():

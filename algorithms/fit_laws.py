@@ -1,0 +1,181 @@
+"""Fits the free constants of learners that act to a policy: as close as that learner can possibly come to its laws.
+
+What is minimised is what is reported: KL(subject || rival) of the next action, averaged over steps and fitting tasks.
+All seeds and starts are fitted side by side by Fisher scoring with damping: constants carry batch axes, the score of
+every constant comes from one forward-mode pass, and
+
+    gradient = -E_subject[score],   curvature = E_rival[score score^T],   score = d ln rival(a) / d constant
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm import tqdm
+
+from algorithms.acting import ActingLearner, follow
+from algorithms.acting_bank import acting_learner
+from algorithms.learner import Constant, constants
+from tasks.interaction import Interaction
+
+MAX_STEPS = 40
+SMALLEST_GAIN = 1e-6  # nats per step of the fit, below which it has arrived
+SMALLEST_PROBABILITY = 1e-12  # a rival that excludes an action is charged for this much
+NEAR_BOUND = 1e-3  # of a constant's range
+LARGEST_MOVE = 2.0  # of a step, in the unbounded numbers that stand for constants
+
+Laws = Float[Tensor, "seeds tasks steps actions"]
+
+
+@dataclass(frozen=True)
+class LawFit:
+    """A learner with fitted constants [seeds, 1], and KL(subject || rival) in nats per step on tasks held out.
+
+    at_bound: by constant, the seeds in which it stopped at a bound, so that the learner might fit better beyond it.
+    """
+
+    learner: ActingLearner
+    constants: dict[str, Float[Tensor, "seeds 1"]]
+    kl: Float[Tensor, "seeds held_out"]
+    fitted_kl: Float[Tensor, " seeds"]
+    at_bound: dict[str, Bool[Tensor, " seeds"]]
+
+
+def law_divergence(subject: Laws, rival: Laws) -> Float[Tensor, "seeds tasks"]:
+    """KL(subject || rival) in nats per step, the mean over the steps of each task."""
+    first, second = (law.clamp(min=SMALLEST_PROBABILITY).log() for law in (subject, rival))
+    return (subject * (first - second)).sum(-1).mean(-1)
+
+
+def constant_law(laws: Laws, n_fitting: int) -> Float[Tensor, "seeds held_out"]:
+    """The floor: KL on held-out tasks of the best law that is the same at every step of every task."""
+    best = laws[:, :n_fitting].mean((1, 2), keepdim=True)
+    return law_divergence(laws[:, n_fitting:], best.expand_as(laws[:, n_fitting:]))
+
+
+def fit_laws(
+    laws: Laws,
+    history: Interaction,
+    rivals: Sequence[str],
+    *,
+    n_fitting: int,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    progress: bool = False,
+) -> dict[str, LawFit]:
+    """Fits the named rivals to the laws of a policy along a history, batch axes (seeds or 1, tasks).
+
+    The first n_fitting tasks are fitted to, the others held out. settings: by rival, what it must be told (a horizon,
+    features, moves). Raises ValueError unless both parts have a task.
+    """
+    n_seeds, n_tasks = laws.shape[:2]
+    if not 0 < n_fitting < n_tasks:
+        raise ValueError(f"{n_fitting} tasks to fit of {n_tasks}; allowed: 1 to {n_tasks - 1}, the others are held out")
+    own = history.each(lambda x: x.expand(n_seeds, *x.shape[1:]))
+    fits = {}
+    for name in tqdm(rivals, desc="fitting", unit="rival", disable=None if progress else True):
+        told = (settings or {}).get(name, {})
+        fits[name] = _fit(_Space(name, told), laws, own, n_fitting)
+    return fits
+
+
+class _Space:
+    """The constants of one rival as unbounded numbers x: low + (high - low) sigmoid(x), in logarithms if positive."""
+
+    def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
+        self.name, self.settings = name, settings
+        self.declared = constants(type(acting_learner(name, **settings)))
+
+    def starts(self) -> Float[Tensor, "starts n"]:
+        count = max((len(c.starts) for c in self.declared.values()), default=1)
+        rows = [[_unbounded(c, c.starts[k % len(c.starts)]) for c in self.declared.values()] for k in range(count)]
+        return torch.tensor(rows, dtype=torch.float64).view(count, len(self.declared))
+
+    def named(self, x: Float[Tensor, "batch n"]) -> dict[str, Float[Tensor, "batch 1"]]:
+        return {name: _bounded(c, value[:, None]) for (name, c), value in zip(self.declared.items(), x.mT, strict=True)}
+
+    def learner(self, x: Float[Tensor, "batch n"]) -> ActingLearner:
+        return acting_learner(self.name, self.named(x), **self.settings)
+
+    def at_bound(self, x: Float[Tensor, "batch n"]) -> dict[str, Bool[Tensor, " batch"]]:
+        share = x.sigmoid()
+        stopped = (share < NEAR_BOUND) | (share > 1 - NEAR_BOUND)
+        return dict(zip(self.declared, stopped.mT, strict=True))
+
+
+def _bounded(c: Constant, x: Tensor) -> Tensor:
+    if c.low > 0:
+        return c.low * (c.high / c.low) ** x.sigmoid()
+    return c.low + (c.high - c.low) * x.sigmoid()
+
+
+def _unbounded(c: Constant, value: float) -> float:
+    low, high, at = torch.tensor([c.low, c.high, value], dtype=torch.float64)
+    share = (at / low).log() / (high / low).log() if c.low > 0 else (at - low) / (high - low)
+    return float(share.clamp(1e-4, 1 - 1e-4).logit())
+
+
+def _fit(space: _Space, laws: Laws, history: Interaction, n_fitting: int) -> LawFit:
+    starts = space.starts().to(laws)
+    n_seeds, n_starts = len(laws), len(starts)
+    copies = torch.arange(n_seeds, device=laws.device).repeat_interleave(n_starts)
+    asked, target = history.each(lambda x: x[copies, :n_fitting]), laws[copies, :n_fitting]
+    x, cost = _minimise(space, starts.repeat(n_seeds, 1), asked, target)
+    fitted, best = cost.view(n_seeds, n_starts).nan_to_num(nan=torch.inf).min(-1)
+    x = x.view(n_seeds, n_starts, -1)[torch.arange(n_seeds, device=x.device), best]
+    learner = space.learner(x)
+    rest = follow(learner, history.each(lambda y: y[:, n_fitting:])).laws
+    kl = law_divergence(laws[:, n_fitting:], rest)
+    return LawFit(learner, space.named(x), kl, fitted, space.at_bound(x))
+
+
+def _minimise(
+    space: _Space, x: Float[Tensor, "batch n"], history: Interaction, target: Laws
+) -> tuple[Float[Tensor, "batch n"], Float[Tensor, " batch"]]:
+    """Where every start has ended, and its KL."""
+
+    n = x.shape[-1]
+    if n == 0:
+        return x, law_divergence(target, follow(space.learner(x), history).laws).mean(-1)
+    for_each_constant = history.each(lambda y: y.repeat(n, *[1] * (y.ndim - 1)))
+
+    def scores(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _scores(lambda copies: follow(space.learner(copies), for_each_constant).laws, x, target)
+
+    cost, gradient, curvature = scores(x)
+    damping = torch.full_like(cost, 1e-2)
+    for _ in range(MAX_STEPS):
+        scale = torch.diag_embed(curvature.diagonal(dim1=-2, dim2=-1) + 1e-8)
+        move = torch.linalg.solve(curvature + damping[:, None, None] * scale, -gradient)
+        tried = x + move.clamp(-LARGEST_MOVE, LARGEST_MOVE)
+        tried_cost, tried_gradient, tried_curvature = scores(tried)
+        better = tried_cost < cost
+        gain = torch.where(better, cost - tried_cost, 0.0)
+        x, gradient = (torch.where(better[:, None], a, b) for a, b in ((tried, x), (tried_gradient, gradient)))
+        curvature = torch.where(better[:, None, None], tried_curvature, curvature)
+        cost = torch.where(better, tried_cost, cost)
+        arrived = torch.where(better, gain < SMALLEST_GAIN, damping > 1e3)
+        damping = torch.where(better, damping / 5, damping * 5).clamp(1e-9, 1e6)
+        if bool(arrived.all()):
+            break
+    return x, cost
+
+
+def _scores(
+    laws_at: Callable[[Tensor], Tensor], x: Float[Tensor, "batch n"], target: Laws
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch n"], Float[Tensor, "batch n n"]]:
+    """KL, its gradient, and the Fisher information of the rival's laws, from one pass through a copy per constant."""
+    batch, n = x.shape
+    units = torch.eye(n).to(x).repeat_interleave(batch, 0)
+    laws, slopes = torch.func.jvp(laws_at, (x.repeat(n, 1),), (units,))
+    laws = laws[:batch]
+    slopes = slopes.unflatten(0, (n, batch))  # [n, batch, tasks, steps, actions]
+    score = (slopes / laws.clamp(min=SMALLEST_PROBABILITY)).nan_to_num()
+    per_step = target.shape[1] * target.shape[2]
+    gradient = -torch.einsum("btka, nbtka -> bn", target, score) / per_step
+    curvature = torch.einsum("btka, nbtka, mbtka -> bnm", laws, score, score) / per_step
+    return law_divergence(target, laws).mean(-1), gradient, curvature

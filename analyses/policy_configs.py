@@ -1,0 +1,85 @@
+"""The settings of the analyses of policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from analyses.presets import Analysis, Preset
+
+ActionObjective = Literal[
+    "value-td",
+    "q-sarsa",
+    "q-regression",
+    "greedy-imitation",
+    "optimal-imitation",
+    "distil-sarsa",
+    "distil-policy-gradient",
+    "policy-gradient",
+]
+SparseFamily = Literal["ring", "tree", "chain"]
+
+
+@dataclass(frozen=True)
+class ValueVsPolicy:
+    """Trained to act instead of to estimate values, does the same network still run TD? (linear attention)"""
+
+    preset: Preset = "laptop"
+    """smoke: seconds, no science; laptop: 20 seeds on two cores; paper: the same for three times as long."""
+    family: SparseFamily = "ring"
+    """Decision tasks of few successors and sparse reward, in which greed for the next reward earns little."""
+    objectives: tuple[ActionObjective, ...] = (
+        "value-td",
+        "q-sarsa",
+        "q-regression",
+        "greedy-imitation",
+        "optimal-imitation",
+        "distil-sarsa",
+        "distil-policy-gradient",
+        "policy-gradient",
+    )
+    """What networks are trained for, each an ensemble of its own."""
+    controls: tuple[ActionObjective, ...] = ("q-sarsa", "optimal-imitation")
+    """Objectives trained again with rewards in random order, and again without next pairs (gamma = 0)."""
+    n_layers: int = 5
+    """Turns of the looped layer, L."""
+    context_length: int = 80
+    """Transitions in the context, n."""
+    gamma: float = 0.9
+    """Discount of values and returns, and of the next pair in a token."""
+    steps: int = 2000
+    """Adam steps, on fresh tasks each; the learning rate falls to zero as a cosine."""
+    tasks_per_update: int = 32
+    """Tasks in each of them."""
+    learning_rate: float = 0.01
+    """The first learning rate."""
+    fitting_tasks: int = 64
+    """Tasks on which the rivals' constants are fitted."""
+    test_tasks: int = 400
+    """Held-out tasks on which everything is measured."""
+    seeds: int = 20
+    """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
+    out: Path = Path("runs")
+    """Folder for runs, tables and figures."""
+
+
+POLICY_ANALYSES = {
+    "value-vs-policy": Analysis(
+        ValueVsPolicy,
+        {
+            "smoke": {
+                "seeds": 2,
+                "objectives": ("q-sarsa", "optimal-imitation"),
+                "controls": (),
+                "steps": 10,
+                "tasks_per_update": 4,
+                "fitting_tasks": 12,
+                "test_tasks": 20,
+            },
+            "laptop": {},
+            "paper": {"steps": 6000, "tasks_per_update": 64},
+        },
+        {"smoke": "about 20 s", "laptop": "about 50 min", "paper": "about 5 h"},
+    ),
+}

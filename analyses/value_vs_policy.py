@@ -1,0 +1,295 @@
+"""One network, one prompt, one family of tasks; what it is trained for differs. Is what it comes to run still TD?
+
+Looped linear attention reads a random walk through tasks in which greed for the next reward is at chance, and answers
+for every state and action. Value objectives take the answers as Q, policies as logits. Every seed is asked the same:
+how often it acts optimally; which constants its weights encode; what the bootstrap block and further loops do; and
+which learner its advantages Q(s, a) - Q(s, 0) are, each rival up to a unit of its own, since preferences have none.
+Controls see rewards in random order, or no next pairs, or are not trained; references are learners on the same walks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from algorithms.acting import ActingLearner
+from algorithms.bank import RIVALS as BANK
+from algorithms.control import PolicyGradient, Sarsa
+from algorithms.fit import fit_bank
+from analyses.configs import ValueVsPolicy
+from analyses.examine import Examination, examine
+from analyses.parallel import in_parallel
+from analyses.tables import select, tidy
+from models.action_objectives import best_action_law
+from models.artifacts import run_folder
+from models.config import LinearTransformerConfig
+from models.linear import LinearTransformer, layout_of
+from models.train_actions import ActionRecord, ActionTraining, answers, first_network, train_actions
+from probes.behaviour import Subject
+from probes.discrimination import PromptFamily, prompts_from
+from probes.interventions import block_lesions, without_bootstrap_block
+from probes.successors import slot_contrasts, squared_correlations, successor_contrasts
+from probes.weights import read_weights
+from tasks.action_values import Hidden, Walks
+from tasks.decision import DecisionTasks, optimal_values, policy_values
+from tasks.mdps import MDPFamily
+from tasks.rollout import random_walk
+
+ANALYSIS = "value-vs-policy"
+UNTRAINED = "untrained"
+HIDDEN: dict[Hidden, str] = {"nothing": "", "rewards": "shuffled rewards", "successors": "gamma = 0"}
+SOURCES: dict[str, ActingLearner] = {
+    "distil-sarsa": Sarsa(temperature=0.05, step_size=0.5, gamma=0.9),
+    "distil-policy-gradient": PolicyGradient(step_size=0.5, gamma=0.9),
+}
+LOOPS = (1, 2, 4)
+# The reference learners, with the best constants on tasks of their own.
+REFERENCES = ("myopic", "td0", "td-plus-plus", "lstd", "monte-carlo")
+# Preconditioned TD is left out: its matrix alone would be 196 constants to a seed.
+RIVALS = tuple(name for name in BANK if name not in ("preconditioned-td", "average-reward-td"))
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """Networks trained for one objective on one kind of prompt: everything that decides their weights."""
+
+    settings: ValueVsPolicy
+    objective: str
+    hidden: Hidden = "nothing"
+
+    @property
+    def name(self) -> str:
+        return f"{self.objective}, {HIDDEN[self.hidden]}" if HIDDEN[self.hidden] else self.objective
+
+    @property
+    def walks(self) -> Walks:
+        return Walks(MDPFamily(self.settings.family), self.settings.gamma, hidden=self.hidden)
+
+    @property
+    def config(self) -> LinearTransformerConfig:
+        tasks = self.walks.family.draw([0], "size", 0, 1)
+        d = tasks.n_states * tasks.n_actions
+        return LinearTransformerConfig(self.settings.n_layers, True, d, gamma=self.settings.gamma)
+
+    @property
+    def training(self) -> ActionTraining:
+        s = self.settings
+        return ActionTraining(self.objective, s.context_length, s.steps, s.tasks_per_update, s.learning_rate)
+
+    @property
+    def folder(self) -> Path:
+        setting = {"model": self.config.to_json(), "training": asdict(self.training), "task": repr(self.walks)}
+        setting["source"] = repr(SOURCES.get(self.objective))
+        return run_folder(self.settings.out, "policies", setting, range(self.settings.seeds))
+
+    def train(self) -> ActionRecord:
+        """Trains, or loads the run where a complete one stands."""
+        seeds, source = range(self.settings.seeds), SOURCES.get(self.objective)
+        return train_actions(self.config, self.training, self.walks, seeds, self.folder, source=source)
+
+
+def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
+    """Tables seeds (by seed: accuracy, constants of the weights, edits), verdicts, rivals (what each leaves of the
+    advantages), references (accuracies of learners) and training."""
+    jobs = [Subjects(config, objective) for objective in config.objectives]
+    hidings = [hidden for hidden, title in HIDDEN.items() if title]
+    jobs += [Subjects(config, objective, hidden) for objective in config.controls for hidden in hidings]
+    records = in_parallel(Subjects.train, [(job,) for job in jobs], "training", "objective")
+    examined = in_parallel(examine_subjects, list(zip(jobs, records, strict=True)), "examining", "objective")
+    examined.append(examine_network(*untrained(config)))
+    parts: dict[str, list[pd.DataFrame]] = {}
+    for found in examined:
+        for name, table in found.items():
+            parts.setdefault(name, []).append(table)
+    tables = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
+    tables["references"] = references(config)
+    return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
+
+
+def untrained(config: ValueVsPolicy) -> tuple[Subjects, LinearTransformer, list[int]]:
+    """The control that nothing was learnt in."""
+    subjects, seeds = Subjects(config, UNTRAINED), list(range(config.seeds))
+    return subjects, first_network(subjects.config, seeds).double(), seeds
+
+
+def examine_subjects(subjects: Subjects, record: ActionRecord) -> dict[str, pd.DataFrame]:
+    """All that is measured of the seeds that did not diverge, and how their loss fell."""
+    gone = record.diverged()
+    seeds = [seed for seed in range(subjects.settings.seeds) if seed not in gone]
+    P, Q = (weight[-1, seeds].double() for weight in (record.P, record.Q))
+    axes = {"step": record.step[1:].tolist(), "seed": seeds}
+    loss = tidy(record.loss[1:, seeds], axes, subject=subjects.name, metric="loss")
+    network = LinearTransformer(subjects.config, P, Q)
+    return {**examine_network(subjects, network, seeds), "training": loss}
+
+
+def examine_network(subjects: Subjects, model: LinearTransformer, seeds: list[int]) -> dict[str, pd.DataFrame]:
+    """Accuracies, constants and edits by seed, verdicts on the advantages, and what every rival leaves of them."""
+    test = held_out(subjects)
+    axes, numbers = {"seed": seeds}, accuracies(model, test) | constants(model) | agreement(model, test)
+    tables = [tidy(value, axes, metric=metric, subject=subjects.name) for metric, value in numbers.items()]
+    found = {"seeds": pd.concat(tables, ignore_index=True)} | inside(model, test, subjects.name, seeds)
+    return found | verdict_tables(advantages_examined(subjects, model), subjects.name, seeds)
+
+
+def inside(model: LinearTransformer, test: HeldOut, name: str, seeds: list[int]) -> dict[str, pd.DataFrame]:
+    """lesions: accuracy without each named block of P and Q. successors: by layer, how far what queries hold of the
+    next states is the distribution k steps on (column steps), as squared correlations of what the action changes."""
+    lesions = {block: test.accuracy(preferences(network, test)) for block, network in block_lesions(model).items()}
+    rows = [tidy(v, {"seed": seeds}, subject=name, target=block, metric="accuracy") for block, v in lesions.items()]
+    n_layers = model.config.n_layers
+    written = slot_contrasts(model, test.context, test.tasks.n_actions)
+    carried = squared_correlations(written, successor_contrasts(test.tasks, n_layers))
+    axes = {"layer": range(n_layers + 1), "steps": range(1, n_layers + 1), "seed": seeds}
+    successors = tidy(carried, axes, subject=name, metric="squared correlation")
+    return {"lesions": pd.concat(rows, ignore_index=True), "successors": successors}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Fresh tasks, a walk through each, and the best actions; states in which all actions are good say nothing."""
+
+    tasks: DecisionTasks
+    context: Float[Tensor, "1 tasks n width"]
+    optimal: Float[Tensor, "1 tasks states actions"]
+    walk: Float[Tensor, "1 tasks states actions"]
+
+    def accuracy(self, preferences: Float[Tensor, "seeds tasks states actions"]) -> Float[Tensor, " seeds"]:
+        """How often the preferred action is optimal, ties broken by chance, where that makes a difference."""
+        best = best_action_law(self.optimal) > 0
+        chosen = (preferences == preferences.amax(-1, keepdim=True)).double()
+        right = (chosen * best).sum(-1) / chosen.sum(-1)
+        matters = ~best.all(-1)
+        return (right * matters).sum((-2, -1)) / matters.sum()
+
+
+def held_out(subjects: Subjects) -> HeldOut:
+    """The same tasks and walks for all seeds and objectives, seen as the subjects see them."""
+    settings, layout = subjects.settings, layout_of(subjects.config)
+    walks = subjects.walks
+    tasks = walks.family.draw([0], "held-out", 0, settings.test_tasks).to(torch.float64)
+    history = random_walk(tasks, settings.context_length + 1, seeds=[0], purpose="held-out/walk")
+    context = walks.tokens(history, [0], "held-out", 0, layout).double()
+    uniform = torch.full_like(tasks.mean_rewards, 1 / tasks.n_actions)
+    gamma = settings.gamma
+    return HeldOut(tasks, context, optimal_values(tasks, gamma), policy_values(tasks, uniform, gamma))
+
+
+def preferences(model: LinearTransformer, test: HeldOut) -> Float[Tensor, "seeds tasks states actions"]:
+    """What the network says of every state and action."""
+    with torch.no_grad():
+        said = answers(model.P, model.Q, test.context, model.config)
+    return said.unflatten(-1, (test.tasks.n_states, test.tasks.n_actions))
+
+
+def accuracies(model: LinearTransformer, test: HeldOut) -> dict[str, Float[Tensor, " seeds"]]:
+    """As trained, with further loops, and without the bootstrap block."""
+    deeper = {f"accuracy, {k} x loops": looped(model, k) for k in LOOPS[1:]}
+    networks = {"accuracy": model, **deeper, "accuracy, lesion": without_bootstrap_block(model)}
+    return {name: test.accuracy(preferences(network, test)) for name, network in networks.items()}
+
+
+def looped(model: LinearTransformer, factor: int) -> LinearTransformer:
+    """The same weights with `factor` times the turns."""
+    config = replace(model.config, n_layers=factor * model.config.n_layers)
+    return LinearTransformer(config, model.P.detach(), model.Q.detach())
+
+
+def constants(model: LinearTransformer) -> dict[str, Float[Tensor, " seeds"]]:
+    """alpha_eff = p c and the bootstrap strength p c' of the weights, free of the gauge, and gamma_eff = c' / c."""
+    read = read_weights(model)
+    alpha, gamma = read.alpha_eff[:, 0], read.gamma_eff[:, 0]
+    return {"alpha_eff": alpha, "gamma_eff": gamma, "bootstrap": alpha * gamma}
+
+
+def agreement(model: LinearTransformer, test: HeldOut) -> dict[str, Float[Tensor, " seeds"]]:
+    """Correlations of the network's advantages with those of the walk's policy and of the best one, over all tasks."""
+
+    def advantages(q: Tensor) -> Tensor:
+        return (q - q.mean(-1, keepdim=True)).flatten(1)
+
+    own = advantages(preferences(model, test))
+    targets = {"walk": advantages(test.walk), "optimal": advantages(test.optimal)}
+    return {f"correlation, {name}": torch.cosine_similarity(own, target, -1) for name, target in targets.items()}
+
+
+def advantages_examined(subjects: Subjects, model: LinearTransformer) -> Examination:
+    """Every rival on the advantages, each up to a unit of its own; where several are left, other contexts and loops."""
+    s, walks = subjects.settings, replace(subjects.walks, asked="advantages")
+    own = PromptFamily("own prompts", walks, s.context_length, model.layout.discount)
+    deeper = [replace(own, name=f"{k} times the loops", loops=k) for k in LOOPS[1:]]
+    lengths = (s.context_length // 2, 4 * s.context_length)
+    longer = [replace(own, name=f"context of {n}", context_length=n) for n in lengths]
+    return examine(
+        Subject.of(model),
+        (own, *deeper, *longer),
+        prompts_from(model.layout),
+        fitting_tasks=s.fitting_tasks,
+        held_out_tasks=s.test_tasks,
+        starts=read_weights(model).starts(),
+        rivals=RIVALS,
+        scaled=True,
+    )
+
+
+def verdict_tables(examination: Examination, name: str, seeds: list[int]) -> dict[str, pd.DataFrame]:
+    """verdicts: outcome and learners by seed; rivals: the median disagreement that each leaves, and fitted constants."""
+    own = examination.rounds[0]
+    rows = [
+        {"seed": seed, "outcome": verdict.outcome, "learners": ", ".join(verdict.learners)}
+        for seed, verdict in zip(seeds, examination.verdicts, strict=True)
+    ]
+    named = pd.DataFrame(rows)
+    verdicts = tidy(np.ones(len(seeds)), {"seed": seeds}, subject=name, metric="verdict").drop(columns="learner")
+    verdicts = verdicts.assign(learner=named["learners"], outcome=named["outcome"])
+    tables = []
+    for learner, left in own.comparison.disagreement.items():
+        labels = {"subject": name, "learner": learner}
+        tables.append(tidy(left.nanquantile(0.5, -1), {"seed": seeds}, metric="disagreement", **labels))
+        for key, value in own.fits[learner].constants.items():
+            tables.append(tidy(value.flatten(1).mean(1), {"seed": seeds}, metric=key, **labels))
+    return {"verdicts": verdicts, "rivals": pd.concat(tables, ignore_index=True)}
+
+
+def references(config: ValueVsPolicy) -> pd.DataFrame:
+    """Accuracy of learners on the same walks, their constants fitted to the best advantages on tasks of their own."""
+    subjects = Subjects(config, "reference")
+    test, layout = held_out(subjects), layout_of(subjects.config)
+    walks = replace(subjects.walks, asked="advantages")
+    prompts = prompts_from(layout)
+    fitting = prompts(PromptFamily("own prompts", walks, config.context_length, layout.discount), "references", 200)
+    tasks = walks.family.draw([0], "references", 0, 200)
+    best = optimal_values(tasks.to(torch.float64), config.gamma)
+    target = (best[..., 1:] - best[..., :1]).flatten(2)[..., None]
+    fits = fit_bank(target, fitting, n_steps=config.n_layers, shared=True, rivals=REFERENCES, scaled=True)
+    asked = subjects.walks.ask(test.tasks, test.context, layout)
+    tables = []
+    for name, fit in fits.items():
+        q = fit.learner.predict(asked)[..., 0].unflatten(-1, test.optimal.shape[-2:])
+        tables.append(tidy(test.accuracy(q), {"seed": [0]}, metric="accuracy", learner=name, subject="reference"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
+    """By objective: accuracy, constants, edits, the nearest rivals and the verdicts; medians over seeds."""
+    seeds, rivals, verdicts = (tables[name] for name in ("seeds", "rivals", "verdicts"))
+    shown = ("accuracy", "accuracy, 2 x loops", "accuracy, lesion", "alpha_eff", "gamma_eff", "correlation, optimal")
+    lines = ["medians over seeds " + "".join(f"{name:>21}" for name in shown)]
+    for name in seeds["subject"].unique():
+        median = select(seeds, subject=name).groupby("metric")["value"].median()
+        lines.append(f"  {name:36}" + "".join(f"{median.get(metric, np.nan):21.2f}" for metric in shown))
+        left = select(rivals, subject=name, metric="disagreement").groupby("learner")["value"].median().sort_values()
+        nearest = ", ".join(f"{learner} {value:.2g}" for learner, value in left.iloc[:3].items())
+        said = select(verdicts, subject=name).fillna({"learner": ""})
+        counts = (said["outcome"] + " " + said["learner"]).str.strip().value_counts()
+        lines.append(f"    nearest: {nearest}; verdicts: " + "; ".join(f"{n} {what}" for what, n in counts.items()))
+    references = tables["references"].set_index("learner")["value"].to_dict()
+    lines.append("references: " + ", ".join(f"{name} {value:.2f}" for name, value in references.items()))
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""Value and policy objectives side by side: how well each acts, what its weights hold, which rivals are near."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analyses.tables import select
+from figures.style import LABELS
+
+VALUES = ("value-td", "q-sarsa", "q-regression")
+KINDS = {"value": "C0", "policy": "C1", "control": "0.6"}
+EDITS = {"accuracy": "as trained", "accuracy, 2 x loops": "2 x loops", "accuracy, lesion": "bootstrap block zeroed"}
+DASHES = {"myopic": ":", "td0": "--", "td-plus-plus": "-.", "lstd": "-"}
+MOST = 1.0  # of the colour scale: a rival that leaves everything
+
+
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy of every seed beside the references, constants of the weights, what rivals leave, what edits do."""
+    figure = Figure(figsize=(11, 8.5))
+    (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2, width_ratios=(1.15, 1))
+    names = list(tables["seeds"]["subject"].unique())
+    _accuracy(top_left, tables, names)
+    _constants(top_right, tables["seeds"], names)
+    _rivals(bottom_left, tables, names)
+    _edits(bottom_right, tables["seeds"], names)
+    return figure
+
+
+def kind(name: str) -> str:
+    """Whether a subject was trained for values, for choices, or is a control."""
+    if "," in name or name == "untrained":
+        return "control"
+    return "value" if name in VALUES else "policy"
+
+
+def _accuracy(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) -> None:
+    rows = select(tables["seeds"], metric="accuracy")
+    for place, name in enumerate(names):
+        values = select(rows, subject=name)["value"].to_numpy()
+        spread = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(1)
+        colour = KINDS[kind(name)]
+        axes.scatter(values, place + spread, s=10, color=colour, alpha=0.7)
+        axes.plot([np.median(values)] * 2, [place - 0.35, place + 0.35], color=colour, lw=2)
+    for row in tables["references"].itertuples():
+        if row.learner in DASHES:
+            label = LABELS.get(str(row.learner), str(row.learner))
+            axes.axvline(row.value, color="0.3", lw=1, ls=DASHES[str(row.learner)], label=label)
+    _named(axes, names)
+    axes.set(xlabel="optimal actions, share of the states where it matters", xlim=(None, 1.01))
+    axes.set_title("Who acts well?")
+    axes.legend(loc="lower left", title="learners, 5 steps, best constants", fontsize=7, title_fontsize=7)
+
+
+def _constants(axes: Axes, seeds: pd.DataFrame, names: list[str]) -> None:
+    wide = seeds.pivot_table("value", ["subject", "seed"], "metric")
+    markers = dict(zip(names, "osD^vPX*<>ph8d", strict=False))
+    for name in names:
+        if name in wide.index.get_level_values(0) and kind(name) != "control":
+            found = wide.loc[name]
+            axes.scatter(found["alpha_eff"], found["bootstrap"], s=22, color=KINDS[kind(name)], marker=markers[name],
+                         alpha=0.7, label=name, edgecolor="none")  # fmt: skip
+    axes.axhline(0, color="0.8", lw=0.8, zorder=0)
+    axes.axvline(0, color="0.8", lw=0.8, zorder=0)
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set(
+        xlabel=r"$\alpha_\mathrm{eff}$: own value subtracted", ylabel=r"$\alpha\gamma_\mathrm{eff}$: next value added"
+    )
+    axes.set_title("Constants of the weights: TD is up and to the right")
+    axes.legend(fontsize=7, loc="lower right")
+
+
+def _rivals(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) -> None:
+    rows = select(tables["rivals"], metric="disagreement")
+    left = rows.pivot_table("value", "subject", "learner", aggfunc="median", sort=False).loc[names]
+    image = axes.imshow(np.log10(left.clip(1e-4, MOST)), cmap="viridis_r", aspect="auto", vmin=-3, vmax=0)
+    axes.set_xticks(range(left.shape[1]), [LABELS.get(name, name) for name in left.columns], rotation=40, ha="right")
+    _named(axes, names)
+    for (i, j), value in np.ndenumerate(left.to_numpy()):
+        axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=6, color="w" if value < 0.05 else "k")
+    outcomes = tables["verdicts"].groupby(["subject", "outcome"]).size().unstack(fill_value=0)
+    for place, name in enumerate(names):
+        counts = outcomes.loc[name]
+        said = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
+        axes.text(left.shape[1] - 0.4, place, said, va="center", fontsize=6)
+    axes.set_title("What each rival leaves of the advantages (2 % is a fit); verdicts at the right")
+    assert image is not None
+
+
+def _edits(axes: Axes, seeds: pd.DataFrame, names: list[str]) -> None:
+    wide = seeds.groupby(["subject", "metric"], sort=False)["value"].median().unstack().loc[names]
+    for place, name in enumerate(names):
+        values = [wide.loc[name, metric] for metric in EDITS]
+        for value, marker in zip(values, "o>x", strict=True):
+            axes.scatter(value, place, marker=marker, s=30, color=KINDS[kind(name)])
+    _named(axes, names)
+    handles = [
+        Line2D([], [], ls="", marker=m, color="0.3", label=label)
+        for m, label in zip("o>x", EDITS.values(), strict=True)
+    ]
+    axes.legend(handles=handles, fontsize=7)
+    axes.set(xlabel="optimal actions, median over seeds")
+    axes.set_title("What edits do to them")
+
+
+def _named(axes: Axes, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_color(KINDS[kind(name)] if kind(name) != "control" else "0.4")
