@@ -59,6 +59,10 @@ class TaskBatch:
         """The tasks at `index` (the last batch axis; views)."""
         return self._each(lambda tensor: tensor[:, index])
 
+    def expanded(self: Batch, n_seeds: int) -> Batch:
+        """Tasks that all seeds share, (1, tasks), once for each of n_seeds (views)."""
+        return self._each(lambda tensor: tensor.expand(n_seeds, *tensor.shape[1:]))
+
     def to(self: Batch, target: torch.device | str | torch.dtype) -> Batch:
         """On another device, or at another precision (of floating-point tensors); what tasks share stays shared."""
 
