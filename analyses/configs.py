@@ -11,7 +11,13 @@ from analyses.planted_configs import (
     ModelRecovery,
     RegressionRecovery,
 )
-from analyses.policy_configs import POLICY_ANALYSES, ActionObjective, ValueVsPolicy
+from analyses.policy_configs import (
+    POLICY_ANALYSES,
+    ActionObjective,
+    BanditSettings,
+    InContextImprovement,
+    ValueVsPolicy,
+)
 from analyses.presets import Analysis, Preset
 from analyses.regression_configs import (
     REGRESSION_ANALYSES,
@@ -47,6 +53,7 @@ __all__ = [
     "Activation",
     "Analysis",
     "Architecture",
+    "BanditSettings",
     "BeyondLinear",
     "CartPole",
     "CausalTests",
@@ -54,6 +61,7 @@ __all__ = [
     "Constructions",
     "ContextLength",
     "EffectiveDiscount",
+    "InContextImprovement",
     "LayerRoles",
     "LayersVsIterations",
     "LossVsContext",

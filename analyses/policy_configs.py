@@ -64,6 +64,43 @@ class ValueVsPolicy:
     """Folder for runs, tables and figures."""
 
 
+@dataclass(frozen=True)
+class BanditSettings:
+    """Policies trained on Bernoulli bandits: everything that the analyses of their algorithms share."""
+
+    preset: Preset = "laptop"
+    """smoke: seconds, no science; laptop: three small policies on two cores; paper: five, trained for longer."""
+    n_arms: int = 5
+    """Arms, with success probabilities U(0, 1)."""
+    n_steps: int = 100
+    """Pulls in a trial."""
+    d_model: int = 32
+    """Width of the residual stream."""
+    n_layers: int = 2
+    """Depth L."""
+    n_heads: int = 2
+    """Attention heads in a layer."""
+    imitation_steps: int = 3000
+    """Steps of Algorithm Distillation and of decision pretraining."""
+    imitation_tasks: int = 64
+    """Fresh tasks in each of them."""
+    reinforcement_steps: int = 1500
+    """Steps of reinforcement pretraining."""
+    reinforcement_tasks: int = 128
+    """Fresh tasks in each of them."""
+    test_tasks: int = 4000
+    """New tasks, shared by all policies and baselines."""
+    seeds: int = 3
+    """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
+    out: Path = Path("runs")
+    """Folder for runs, tables and figures."""
+
+
+@dataclass(frozen=True)
+class InContextImprovement(BanditSettings):
+    """Do policies learn new bandits in context, and how near are they to their sources? (2210.14215, 2306.14892)"""
+
+
 POLICY_ANALYSES = {
     "value-vs-policy": Analysis(
         ValueVsPolicy,
@@ -81,5 +118,22 @@ POLICY_ANALYSES = {
             "paper": {"steps": 6000, "tasks_per_update": 64},
         },
         {"smoke": "about 20 s", "laptop": "about 50 min", "paper": "about 5 h"},
+    ),
+    "in-context-improvement": Analysis(
+        InContextImprovement,
+        {
+            "smoke": {
+                "seeds": 2,
+                "imitation_steps": 3,
+                "imitation_tasks": 8,
+                "reinforcement_steps": 3,
+                "reinforcement_tasks": 8,
+                "test_tasks": 20,
+                "n_steps": 20,
+            },
+            "laptop": {},
+            "paper": {"seeds": 5, "imitation_steps": 10_000, "reinforcement_steps": 6000, "reinforcement_tasks": 256},
+        },
+        {"smoke": "about 20 s", "laptop": "about 45 min", "paper": "about 5 h"},
     ),
 }

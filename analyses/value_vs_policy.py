@@ -240,7 +240,7 @@ def advantages_examined(subjects: Subjects, model: LinearTransformer) -> Examina
 
 
 def verdict_tables(examination: Examination, name: str, seeds: list[int]) -> dict[str, pd.DataFrame]:
-    """verdicts: outcome and learners by seed; rivals: the median disagreement that each leaves, and fitted constants."""
+    """verdicts: outcome and learners by seed; rivals: the median disagreement that each leaves, and its constants."""
     own = examination.rounds[0]
     rows = [
         {"seed": seed, "outcome": verdict.outcome, "learners": ", ".join(verdict.learners)}

@@ -20,9 +20,12 @@ from typing import Any
 
 import torch
 
+from models.config import ConfigError
 from models.files import write_atomically, write_json
 from models.folder import ArtifactError, read_config, read_json, remedy
 from models.networks import Network, load
+from models.policy import PolicyTransformer
+from models.policy_config import PolicyConfig
 
 DONE = "DONE"
 CARD = "README.md"
@@ -81,11 +84,26 @@ def write_metrics(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def load_subject(folder: Path) -> Network:
-    """The network in a folder with config.json and model.safetensors, ours or from elsewhere.
+    """The network that reads prompts in a folder with config.json and model.safetensors, ours or from elsewhere.
 
     Raises ConfigError or ArtifactError with one clear line that names the file: no such folder, damaged or edited
-    files, NaN, wrong shapes or types.
+    files, NaN, wrong shapes or types, a policy.
     """
+    network = _load(folder)
+    if isinstance(network, PolicyTransformer):
+        raise ConfigError(f"{folder} holds a {network.config.MODEL}, which reads its own history, not prompts")
+    return network
+
+
+def load_policy(folder: Path) -> PolicyTransformer:
+    """The policy in a folder, as `load_subject`. Raises ConfigError or ArtifactError with one clear line."""
+    network = _load(folder)
+    if not isinstance(network, PolicyTransformer):
+        raise ConfigError(f"{folder} holds a network that reads prompts; needed: a {PolicyConfig.MODEL}")
+    return network
+
+
+def _load(folder: Path) -> Network | PolicyTransformer:
     read_config(folder)  # says what is missing before checksums are made
     is_complete(folder)
     return load(folder)

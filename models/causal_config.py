@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from models.config import FlatConfig
+from models.config import PromptConfig
 from tasks.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class CausalConfig(FlatConfig):
+class CausalConfig(PromptConfig):
     """Causal linear attention over the states of a sequence (arXiv 2402.05787): two families of weights.
 
     augmented: tokens (0, s_t, s_{t-1}), merged weights P and Q per layer and head, no positions. Otherwise tokens s_t

@@ -169,9 +169,40 @@ class LinearTransformerConfig:
 
 @dataclass(frozen=True)
 class FlatConfig(ABC):
-    """A network whose config.json holds one number or truth value per field; tokens are the discounted ones."""
+    """A network whose config.json holds one number, word or truth value per field; KEYS says what each must be."""
 
     MODEL: ClassVar[str]
+    KEYS: ClassVar[Types] = TYPES
+
+    @property
+    @abstractmethod
+    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight by name, without the seed axis in front."""
+        ...
+
+    @abstractmethod
+    def initial_std(self, name: str) -> float:
+        """The standard deviation of a named weight before training; biases start at zero."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        return {"model": self.MODEL, **asdict(self)}
+
+    @classmethod
+    def from_json(cls: type[Flat], data: Any) -> Flat:
+        """Reads config.json. Raises ConfigError for a missing or misspelt key, another model, or a wrong value."""
+        required = ("model", *(field.name for field in fields(cls) if field.default is MISSING))
+        known = ("model", *(field.name for field in fields(cls)))
+        _require_keys(data, required, known, f"a {cls.MODEL}")
+        require("model", data["model"], (cls.MODEL,))
+        given = {key: value for key, value in data.items() if key in known[1:]}
+        _require_types("", given, cls.KEYS)
+        return cls(**{key: _float(x) if cls.KEYS[key][0] == (int, float) else x for key, x in given.items()})
+
+
+@dataclass(frozen=True)
+class PromptConfig(FlatConfig):
+    """A network that reads prompts of transitions, the discounted ones, and has whole numbers of parts."""
 
     n_layers: int
     d_features: int
@@ -189,33 +220,17 @@ class FlatConfig(ABC):
 
     @property
     @abstractmethod
-    def weight_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight by name, without the seed axis in front."""
-        ...
-
-    @property
-    @abstractmethod
     def gain(self) -> float:
         """Of the Xavier normal initialisation."""
         ...
 
-    def to_json(self) -> dict[str, Any]:
-        return {"model": self.MODEL, **asdict(self)}
-
-    @classmethod
-    def from_json(cls: type[Flat], data: Any) -> Flat:
-        """Reads config.json. Raises ConfigError for a missing or misspelt key, another model, or a wrong value."""
-        required = ("model", *(field.name for field in fields(cls) if field.default is MISSING))
-        known = ("model", *(field.name for field in fields(cls)))
-        _require_keys(data, required, known, f"a {cls.MODEL}")
-        require("model", data["model"], (cls.MODEL,))
-        given = {key: value for key, value in data.items() if key in known[1:]}
-        _require_types("", given, TYPES)
-        return cls(**{**given, **({"gamma": _float(given["gamma"])} if "gamma" in given else {})})
+    def initial_std(self, name: str) -> float:
+        rows, columns = self.weight_shapes[name][-2:]
+        return self.gain * (2 / (rows + columns)) ** 0.5
 
 
 @dataclass(frozen=True)
-class ValueTransformerConfig(FlatConfig):
+class ValueTransformerConfig(PromptConfig):
     """Softmax attention over keys with merged weights, every layer followed by an MLP."""
 
     MODEL: ClassVar[str] = "value-transformer"
@@ -237,7 +252,7 @@ class ValueTransformerConfig(FlatConfig):
 
 
 @dataclass(frozen=True)
-class RecurrentConfig(FlatConfig):
+class RecurrentConfig(PromptConfig):
     """A stack of tanh RNN layers that reads a prompt token by token (appendix of 2405.13861: 3 layers, 4 units)."""
 
     MODEL: ClassVar[str] = "recurrent-network"

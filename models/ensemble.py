@@ -14,7 +14,6 @@ from models.config import ConfigError, FlatConfig
 from models.files import read_tensors, require_finite, write_json, write_tensors
 from models.folder import read_json
 from models.hooked import HookedRootModule
-from tasks.layout import transition_layout
 from tasks.streams import normals
 
 # Written as README.md beside the weights, so that a folder pushed to the Hugging Face Hub says what it holds.
@@ -42,7 +41,6 @@ class Ensemble(HookedRootModule, PyTorchModelHubMixin, model_card_template=MODEL
         super().__init__()
         check_weights(config, weights)
         self.config = config
-        self.layout = transition_layout(config.d_features, discount=config.gamma)
         for name in config.weight_shapes:
             self.register_parameter(name, nn.Parameter(weights[name]))
 
@@ -91,12 +89,11 @@ def check_weights(config: FlatConfig, weights: Mapping[str, Tensor]) -> None:
 
 
 def initial_weights(config: FlatConfig, seeds: Sequence[int]) -> dict[str, Tensor]:
-    """Xavier normal matrices with the config's gain, biases zero; [seeds, *shape] by name, each from its own stream."""
+    """Normal matrices of the config's deviations, biases zero; [seeds, *shape] by name, each from its own stream."""
     weights = {}
     for name, shape in config.weight_shapes.items():
         if name.startswith("b"):
             weights[name] = torch.zeros(len(seeds), *shape)
         else:
-            std = config.gain * (2 / (shape[-2] + shape[-1])) ** 0.5
-            weights[name] = std * normals(seeds, f"init/{name}", 0, *shape)
+            weights[name] = config.initial_std(name) * normals(seeds, f"init/{name}", 0, *shape)
     return weights

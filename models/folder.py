@@ -8,14 +8,17 @@ from typing import Any
 
 from models.causal_config import CausalConfig
 from models.config import MODEL, ConfigError, LinearTransformerConfig, RecurrentConfig, ValueTransformerConfig
+from models.policy_config import PolicyConfig
 from tasks.errors import LearnscopeError, require
 
 NetworkConfig = LinearTransformerConfig | ValueTransformerConfig | RecurrentConfig | CausalConfig
-CONFIGS: dict[str, type[NetworkConfig]] = {
+AnyConfig = NetworkConfig | PolicyConfig  # the former read prompts, the latter their own histories
+CONFIGS: dict[str, type[AnyConfig]] = {
     MODEL: LinearTransformerConfig,
     ValueTransformerConfig.MODEL: ValueTransformerConfig,
     RecurrentConfig.MODEL: RecurrentConfig,
     CausalConfig.MODEL: CausalConfig,
+    PolicyConfig.MODEL: PolicyConfig,
 }
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OURS = ("training.safetensors", "provenance.json")  # what only a run leaves behind
@@ -25,7 +28,7 @@ class ArtifactError(LearnscopeError):
     """A file or folder that cannot be used; the message names it and says what to do."""
 
 
-def read_config(folder: Path) -> NetworkConfig:
+def read_config(folder: Path) -> AnyConfig:
     """What the network in a folder is, of the kind that "model" in its config.json names.
 
     Raises ArtifactError or ConfigError with one clear line: no such folder, a file missing, no JSON, wrong settings.

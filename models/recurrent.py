@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.config import RecurrentConfig
 from models.ensemble import Ensemble
 from models.hooked import HookPoint
-from tasks.layout import Prompt
+from tasks.layout import Prompt, transition_layout
 
 
 class RecurrentLayer(nn.Module):
@@ -47,6 +47,7 @@ class RecurrentNetwork(Ensemble):
 
     def __init__(self, config: RecurrentConfig, weights: Mapping[str, Tensor]) -> None:
         super().__init__(config, weights)
+        self.layout = transition_layout(config.d_features, discount=config.gamma)
         self.layers = nn.ModuleList(RecurrentLayer() for _ in range(config.n_layers))
         self.setup()
 

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from algorithms.fit import one_thread
 from models.artifacts import is_complete
 from models.attended import attended_values
 from models.config import ConfigError, LinearTransformerConfig, Mask, TrainingConfig
@@ -96,14 +97,9 @@ def train(
     they bring (up to 50 times, where several OpenMP runtimes spin). Raises ArtifactError where the folder holds another
     or a damaged run, ConfigError for true values of a source that knows none.
     """
-    if is_complete(folder):
-        return TrainingRecord.load(folder)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        _train(config, training, source, seeds, folder, device, compiled)
-    finally:
-        torch.set_num_threads(threads)
+    if not is_complete(folder):
+        with one_thread():
+            _train(config, training, source, seeds, folder, device, compiled)
     return TrainingRecord.load(folder)
 
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from models.artifacts import mark_done, write_metrics, write_provenance
 from models.files import read_tensors, write_tensors
-from models.folder import ArtifactError
-from models.networks import NetworkConfig, build
+from models.folder import AnyConfig, ArtifactError
+from models.networks import build
 
 CHECKPOINT = "training.safetensors"
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -155,7 +155,7 @@ def diverged(weights: Mapping[str, Tensor], progress: Tensor) -> dict[int, int]:
 
 def finish(
     folder: Path,
-    config: NetworkConfig,
+    config: AnyConfig,
     state: TrainingState,
     seeds: Sequence[int],
     started: float,

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models.config import ValueTransformerConfig
 from models.ensemble import Ensemble
 from models.hooked import HookPoint
-from tasks.layout import Prompt
+from tasks.layout import Prompt, transition_layout
 
 
 class SoftmaxAttention(nn.Module):
@@ -71,6 +71,7 @@ class ValueTransformer(Ensemble):
 
     def __init__(self, config: ValueTransformerConfig, weights: Mapping[str, Tensor]) -> None:
         super().__init__(config, weights)
+        self.layout = transition_layout(config.d_features, discount=config.gamma)
         self.blocks = nn.ModuleList(Block() for _ in range(config.n_layers))
         self.setup()
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from analyses.loss_vs_context import run as run_context
 from analyses.loss_vs_depth import GRID, published_baseline
 from analyses.preconditioned_gd import A, B, blocks, dist
 from analyses.regression_subjects import RegressionSubject, construction, contexts, errors
-from analyses.single_layer_optimum import best_scale, effective_preconditioner, leak, spectra
+from analyses.single_layer_optimum import best_scale, distances, spectra
 from models.constructions import rescaled
 from models.linear import LinearTransformer
 from models.regression_constructions import gradient_descent
@@ -76,12 +77,16 @@ def test_the_best_scale_is_the_minimum():
 def test_a_layer_reads_as_its_preconditioner_and_what_leaks_is_counted():
     C = torch.diag(torch.arange(1.0, 6.0).double())[None, None]
     network = gradient_descent(C, n_layers=1)
+    subject = RegressionSubject(SETTINGS, 1, "free", 20, AHN_SPECTRUM, "identity")
     for each in (network, rescaled(network, -2.0)):
-        torch.testing.assert_close(effective_preconditioner(each), C[0], rtol=0, atol=1e-12)
-        assert leak(each).item() == 0
+        found = distances(subject, each, network, {"theorem": C[0, 0]}, [0])
+        np.testing.assert_allclose(found["value"], 0, atol=1e-12)
     P = network.P.detach().clone()
-    P[..., -1, 0] = 1.0  # as much as the label's own entry: half of the coefficients' squares
-    assert leak(LinearTransformer(network.config, P, network.Q.detach())).item() == pytest.approx(0.5**0.5)
+    P[..., -1, 0] = 1.0
+    leaking = LinearTransformer(network.config, P, network.Q.detach())
+    found = distances(subject, leaking, network, {"theorem": C[0, 0]}, [0]).set_index("metric")["value"]
+    assert found["distance"] == found["distance-on-prompts"] == 0
+    assert found["leak"] > 0.1
 
 
 def test_published_baselines_are_those_of_the_notebooks():

@@ -1,0 +1,198 @@
+"""Three ways to train a policy on bandits: do they learn new ones in context, and whose law do they follow?
+
+Algorithm Distillation of Thompson sampling (arXiv 2210.14215, on the source's whole law), decision pretraining (arXiv
+2306.14892), whose optimum is Thompson's law as well, and reinforcement pretraining (arXiv 1611.02779), whose optimum
+plans for the pulls that are left. All act in the same new tasks, beside learners. Rewards are expected ones, the means
+of the arms that were pulled: that leaves out what luck adds, and differences stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from algorithms.acting import ActingLearner, follow
+from algorithms.bandit import LCB, UCB1, EmpiricalMean, PosteriorMean, Random, Thompson
+from algorithms.bayes_adaptive import Gittins
+from analyses.configs import BanditSettings, InContextImprovement
+from analyses.parallel import in_parallel
+from analyses.policy_subjects import PolicySubject, in_batches, kl, played
+from analyses.tables import select, tidy
+from models.policy import PolicyTransformer
+from models.policy_config import PolicyConfig, PolicyTraining
+from models.policy_sources import DecisionPretraining, Distillation, Reinforcement, mixed_laws
+from tasks.bandits import BanditFamily
+from tasks.decision import DecisionTasks
+from tasks.interaction import Interaction
+from tasks.rollout import roll_out
+
+ANALYSIS = "in-context-improvement"
+DISTILLED, PRETRAINED, REINFORCED = "distilled", "decision-pretrained", "reinforced"
+GREEDY = 1e-3  # temperature
+Z95 = 1.96  # two-sided, for means over many tasks
+# Of 100 pulls of 5 arms (arXiv 1611.02779, table 1): the Gittins index, tuned UCB1, RL^2.
+PUBLISHED = {"Gittins": 78.3, "UCB1": 78.0, "RL^2": 78.7}
+CONTEXTS = 500  # on which laws are compared
+
+
+def baselines(n_steps: int) -> dict[str, ActingLearner]:
+    """Learners that act in the same tasks; UCB with the constant that does best here."""
+    return {
+        "random": Random(),
+        "thompson": Thompson(),
+        "posterior-mean": PosteriorMean(temperature=GREEDY, lapse=0.0),
+        "ucb1": UCB1(temperature=GREEDY, lapse=0.0, initial=1.0, bonus=0.3 / 2**0.5),
+        "gittins": Gittins(temperature=GREEDY, lapse=0.0, horizon=n_steps),
+    }
+
+
+def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
+    """The three policies by name."""
+    family = BanditFamily(n_arms=config.n_arms)
+    shape = {"d_model": config.d_model, "n_layers": config.n_layers, "n_heads": config.n_heads}
+    shape |= {"n_observations": 1, "n_actions": config.n_arms, "n_ctx": config.n_steps, "d_mlp": 4 * config.d_model}
+    centred = {"reward_shift": 0.5, "reward_scale": 0.5}
+    imitating = {"steps": config.imitation_steps, "batch_tasks": config.imitation_tasks}
+    imitating["tasks_at_once"] = 4 * config.imitation_tasks
+    acting = {"steps": config.reinforcement_steps, "batch_tasks": config.reinforcement_tasks}
+    acting["tasks_at_once"] = config.reinforcement_tasks
+    plain, critic = PolicyConfig(**shape, **centred), PolicyConfig(**shape, **centred, critic=True)
+    thompson = Distillation(family, Thompson(), config.n_steps, "law")
+    made = {
+        DISTILLED: (plain, PolicyTraining("imitation", **imitating), thompson),
+        PRETRAINED: (plain, PolicyTraining("imitation", **imitating), DecisionPretraining(family, config.n_steps)),
+        REINFORCED: (critic, PolicyTraining("actor-critic", **acting), Reinforcement(family, config.n_steps)),
+    }
+    return {name: PolicySubject(name, *parts, config.seeds, config.out) for name, parts in made.items()}
+
+
+def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:
+    """Tables reward (by step and in total, with paired differences to Thompson's), laws (KL on three kinds of
+    contexts), offline (suboptimality by the size of the context) and training."""
+    trained = subjects(config)
+    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    players = {name: subject.trained() for name, subject in trained.items()}
+    tasks = BanditFamily(n_arms=config.n_arms).draw([0], "test", 0, config.test_tasks)
+    histories = {name: played(policy, tasks, config.n_steps, seeds) for name, (policy, seeds) in players.items()}
+    known = {name: played(learner, tasks, config.n_steps, [0]) for name, learner in baselines(config.n_steps).items()}
+    axes = {name: seeds for name, (_, seeds) in players.items()} | {name: [0] for name in known}
+    contexts = held_contexts(config, tasks, histories)
+    policies = {name: policy for name, (policy, _) in players.items()}
+    tables = {
+        "reward": rewards({**known, **histories}, tasks, axes),
+        "laws": laws(policies, contexts, axes),
+        "offline": offline(policies, contexts["mixed"], tasks, axes),
+        "training": training(trained),
+    }
+    return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
+
+
+def rewards(histories: Mapping[str, Interaction], tasks: DecisionTasks, axes: Mapping[str, list[int]]) -> pd.DataFrame:
+    """reward by step; total, with the interval of its mean over tasks; difference to Thompson's, paired by task."""
+    means, tables = tasks.mean_rewards[..., 0, :], []
+    got = {name: means.expand(len(axes[name]), -1, -1).gather(-1, h.action) for name, h in histories.items()}
+    reference = got["thompson"].sum(-1)
+    got["oracle"] = means.amax(-1, keepdim=True).expand_as(got["thompson"])
+    for name, each in got.items():
+        seeds = axes.get(name, [0])
+        steps = {"seed": seeds, "step": range(1, each.shape[-1] + 1)}
+        tables.append(tidy(each.mean(1), steps, subject=name, metric="reward"))
+        total = each.sum(-1)
+        for metric, values in (("total", total), ("difference", total - reference)):
+            mean, half = values.mean(-1), Z95 * values.std(-1) / values.shape[-1] ** 0.5
+            ends = {"low": mean - half, "high": mean + half}
+            tables.append(tidy(mean, {"seed": seeds}, subject=name, metric=metric, **ends))
+    return pd.concat(tables, ignore_index=True)
+
+
+def held_contexts(
+    config: BanditSettings, tasks: DecisionTasks, histories: Mapping[str, Interaction]
+) -> dict[str, Interaction]:
+    """Contexts that no policy was trained on, (1, tasks): Thompson's own, those of decision pretraining, and what the
+    first seed of the reinforced policy does."""
+    some = tasks.select(slice(0, min(CONTEXTS, config.test_tasks)))
+    law = mixed_laws([0], "test/mixture", 0, some.batch[1], config.n_arms)
+    mixed = roll_out(some, lambda seen: law, config.n_steps, purpose="test/mixed")
+    own = histories[REINFORCED].each(lambda x: x[:1, : some.batch[1]])
+    return {"thompson": played(Thompson(), some, config.n_steps, [0]), "mixed": mixed, REINFORCED: own}
+
+
+def laws(
+    policies: Mapping[str, PolicyTransformer], contexts: Mapping[str, Interaction], axes: Mapping[str, list[int]]
+) -> pd.DataFrame:
+    """kl: of Thompson's law from the policy's (nats, a mean over tasks and steps); seeds: of one seed from the next;
+    between: of the first seeds of two policies."""
+    tables = []
+    for context, history in contexts.items():
+        truth = in_batches(lambda h: follow(Thompson(), h).laws, history)
+        said = {name: in_batches(policy.laws, history) for name, policy in policies.items()}
+        for name, law in said.items():
+            labels = {"subject": name, "target": context}
+            found = {"kl": kl(truth, law), "seeds": kl(law, law.roll(1, 0))}
+            for metric, value in found.items():
+                per_task = value.mean(-1)
+                mean, half = per_task.mean(-1), Z95 * per_task.std(-1) / per_task.shape[-1] ** 0.5
+                ends = {"low": mean - half, "high": mean + half}
+                tables.append(tidy(mean, {"seed": axes[name]}, metric=metric, learner="thompson", **ends, **labels))
+            others = {other: kl(law[:1], said[other][:1]).mean() for other in said if other != name}
+            names = list(others)
+            tables.append(tidy([float(x) for x in others.values()], {"learner": names}, metric="between", **labels))
+    return pd.concat(tables, ignore_index=True)
+
+
+def offline(
+    policies: Mapping[str, PolicyTransformer], history: Interaction, tasks: DecisionTasks, axes: Mapping[str, list[int]]
+) -> pd.DataFrame:
+    """The gap mu* - mu_a of the likeliest action after so many pulls of somebody else's (fig. 2 of 2306.14892)."""
+    means = tasks.select(slice(0, history.batch[1])).mean_rewards[..., 0, :]
+    greedy = {"temperature": GREEDY, "lapse": 0.0}
+    learners = {"empirical-mean": EmpiricalMean(initial=-1.0, **greedy), "lcb": LCB(initial=-1.0, malus=0.8, **greedy)}
+    learners["thompson"] = Thompson()
+    said = {name: in_batches(policy.laws, history) for name, policy in policies.items()}
+    said |= {name: in_batches(lambda h, f=f: follow(f, h).laws, history) for name, f in learners.items()}
+    tables = []
+    for name, law in said.items():
+        chosen = means.expand(len(law), -1, -1).gather(-1, law.argmax(-1))
+        gap = (means.amax(-1, keepdim=True) - chosen).mean(1)
+        place = {"seed": axes.get(name, [0]), "step": range(gap.shape[-1])}
+        tables.append(tidy(gap, place, subject=name, metric="suboptimality"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def training(trained: Mapping[str, PolicySubject]) -> pd.DataFrame:
+    """Loss and reward per pull over training."""
+    tables = []
+    for name, subject in trained.items():
+        record = subject.train()
+        axes = {"step": record.step[1:].tolist(), "seed": range(subject.seeds)}
+        for metric in ("loss", "reward", "entropy"):
+            tables.append(tidy(getattr(record, metric)[1:], axes, subject=name, metric=metric))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Totals beside the learners', paired differences to Thompson's, and KL to its law: the median seed of each."""
+    lines = ["expected reward of a trial on new tasks (median seed), its difference to Thompson's, 95 % over tasks"]
+    reward, laws = tables["reward"], tables["laws"]
+    for name in reward["subject"].unique():
+        total, gap = (median_seed(select(reward, subject=name, metric=metric)) for metric in ("total", "difference"))
+        line = f"  {name:22}{total['value']:6.1f} [{total['low']:.1f}, {total['high']:.1f}]"
+        if name != "thompson":
+            line += f"   {gap['value']:+.2f} [{gap['low']:+.2f}, {gap['high']:+.2f}]"
+        lines.append(line)
+    lines.append("KL of Thompson's law from the policy's, nats (beside it: between seeds)")
+    for name in laws["subject"].unique():
+        found = []
+        for context in laws["target"].unique():
+            kls = select(laws, subject=name, target=context)
+            own, seeds = (select(kls, metric=metric)["value"].median() for metric in ("kl", "seeds"))
+            found.append(f"{context} {own:.3f} ({seeds:.3f})")
+        lines.append(f"  {name:22}on contexts of " + ", ".join(found))
+    return "\n".join(lines)
+
+
+def median_seed(rows: pd.DataFrame) -> pd.Series:
+    """The row of the seed whose value is the median (the lower of two)."""
+    ordered = rows.sort_values("value")
+    return ordered.iloc[(len(ordered) - 1) // 2]

@@ -1,0 +1,98 @@
+"""The policies that several analyses train: settings in, a finished run out; and how they act on shared tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from algorithms.acting import ActingLearner, interact
+from models.artifacts import load_policy, run_folder
+from models.files import ArtifactError
+from models.policy import PolicyTransformer
+from models.policy_actor import act
+from models.policy_config import PolicyConfig, PolicyTraining
+from models.policy_sources import PolicySource, Reinforcement
+from models.train_policy import PolicyRecord, train_policy
+from tasks.decision import DecisionTasks
+from tasks.interaction import Interaction, Step
+
+TASKS_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class PolicySubject:
+    """Policies, one per seed, trained for one thing: everything that decides their weights."""
+
+    name: str
+    config: PolicyConfig
+    training: PolicyTraining
+    source: PolicySource | Reinforcement
+    seeds: int
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        setting = {"model": self.config.to_json(), "training": asdict(self.training), "source": repr(self.source)}
+        return run_folder(self.out, "policies", setting, range(self.seeds))
+
+    def train(self) -> PolicyRecord:
+        """Trains, or loads the run where a complete one stands."""
+        return train_policy(self.config, self.training, self.source, range(self.seeds), self.folder)
+
+    def trained(self) -> tuple[PolicyTransformer, list[int]]:
+        """The policies that did not diverge, and their seeds. Raises ArtifactError where none is left."""
+        gone = self.train().diverged()
+        seeds = [seed for seed in range(self.seeds) if seed not in gone]
+        if not seeds:
+            raise ArtifactError(f"all seeds in {self.folder} diverged; lower the learning rate and run again")
+        return load_policy(self.folder), seeds
+
+
+def played(
+    player: PolicyTransformer | ActingLearner, tasks: DecisionTasks, n_steps: int, seeds: Sequence[int]
+) -> Interaction:
+    """Histories of a player on shared tasks (1, n): (seeds, n) for policies, (1, n) for a learner.
+
+    Policies of different seeds draw their actions from streams of their own.
+    """
+    own = list(seeds) if isinstance(player, PolicyTransformer) else [0]
+    parts = []
+    for index, start in enumerate(range(0, tasks.batch[1], TASKS_AT_ONCE)):
+        some = tasks.select(slice(start, start + TASKS_AT_ONCE)).expanded(len(own))
+        acting = {"seeds": own, "purpose": "test/act", "index": index}
+        if isinstance(player, PolicyTransformer) and n_steps <= player.config.n_ctx:
+            parts.append(act(player, some, n_steps, **acting))
+        else:
+            with torch.no_grad():
+                parts.append(interact(player, some, n_steps, **acting))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Interaction]) -> Interaction:
+    """Histories of different tasks side by side."""
+    names = (field.name for field in fields(Step))
+    columns = {name: torch.cat([getattr(part, name) for part in parts], 1) for name in names}
+    return Interaction(**columns, n_observations=parts[0].n_observations, n_actions=parts[0].n_actions)
+
+
+def in_batches(
+    function: Callable[[Interaction], Tensor], history: Interaction
+) -> Float[Tensor, "seeds tasks steps actions"]:
+    """The laws that a function gives of every task's history, some tasks at a time."""
+    with torch.no_grad():
+        pieces = [
+            function(history.each(lambda x, start=start: x[:, start : start + TASKS_AT_ONCE]))
+            for start in range(0, history.batch[1], TASKS_AT_ONCE)
+        ]
+    return torch.cat(pieces, 1)
+
+
+def kl(p: Float[Tensor, "*#batch actions"], q: Float[Tensor, "*#batch actions"]) -> Float[Tensor, "*batch"]:
+    """KL(p || q) in nats; where p vanishes nothing is lost."""
+    tiny = torch.finfo(q.dtype).tiny
+    return (p * (p.clamp(min=tiny).log() - q.clamp(min=tiny).log())).sum(-1)

@@ -1,0 +1,86 @@
+"""How a policy's history becomes tokens: named blocks for what is seen, done and got.
+
+    step        token t = (observation t, action t-1, reward t-1, acted, done t-1), acted 0 where there was no step
+    separate    tokens 3t, 3t+1, 3t+2 = (observation t), (action t), (reward t, acted, done t)
+
+With returns, the block `return` stands beside the observation. The law of action t is read at the observation's token.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot, pad
+
+from models.policy_config import PolicyConfig
+from tasks.interaction import Interaction, Step
+from tasks.layout import TokenLayout
+
+
+def token_layout(config: PolicyConfig) -> TokenLayout:
+    return TokenLayout(config.blocks)
+
+
+def seen(
+    config: PolicyConfig, observation: Int[Tensor, "*batch"], returns: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch width"]:
+    """What a token holds before the action."""
+    parts = [
+        one_hot(observation, config.n_observations).to(returns),
+        returns.new_zeros(*returns.shape, config.n_actions + 3),
+    ]
+    return torch.cat([*parts, returns[..., None] / config.return_scale] if config.returns else parts, -1)
+
+
+def done(config: PolicyConfig, action: Int[Tensor, "*batch"], like: Tensor) -> Float[Tensor, "*batch width"]:
+    """What a token holds of the action; `like` gives precision."""
+    return pad(one_hot(action, config.n_actions).to(like), (config.n_observations, 3 + config.returns))
+
+
+def got(
+    config: PolicyConfig, reward: Float[Tensor, "*batch"], ended: Bool[Tensor, "*batch"]
+) -> Float[Tensor, "*batch width"]:
+    """What a token holds of the outcome."""
+    scaled = (reward - config.reward_shift) / config.reward_scale
+    outcome = torch.stack([scaled, torch.ones_like(scaled), ended.to(scaled)], -1)
+    return pad(outcome, (config.n_observations + config.n_actions, int(config.returns)))
+
+
+def step_tokens(
+    config: PolicyConfig, step: Step, before: Float[Tensor, "*batch width"], returns: Float[Tensor, "*batch"]
+) -> tuple[Float[Tensor, "*batch tokens width"], Float[Tensor, "*batch width"]]:
+    """The tokens of one step, one or three, and what it leaves for the next; `before`: what the last one left."""
+    known, action = seen(config, step.observation, returns), done(config, step.action, step.reward)
+    outcome = got(config, step.reward, step.done)
+    if config.tokens == "step":
+        return (known + before)[..., None, :], action + outcome
+    return torch.stack([known, action, outcome], -2), torch.zeros_like(outcome)
+
+
+def history_tokens(
+    config: PolicyConfig, history: Interaction, returns: Float[Tensor, "*batch steps"]
+) -> Float[Tensor, "*batch tokens width"]:
+    """The tokens of a whole history, one or three per step; nothing was done before its first."""
+    known, action = seen(config, history.observation, returns), done(config, history.action, history.reward)
+    outcome = got(config, history.reward, history.done)
+    if config.tokens == "step":
+        return known + pad((action + outcome)[..., :-1, :], (0, 0, 1, 0))
+    return torch.stack([known, action, outcome], -2).flatten(-3, -2)
+
+
+def hindsight_returns(history: Interaction) -> Float[Tensor, "*batch steps"]:
+    """The rewards from each step to the end of its episode or of the history: what return conditioning tells."""
+    total = history.reward.cumsum(-1)
+    steps = torch.arange(history.n_steps, device=total.device)
+    last = torch.where(history.done, steps, history.n_steps - 1)
+    end = last.flip(-1).cummin(-1).values.flip(-1)
+    return total.gather(-1, end) - total + history.reward
+
+
+def aimed_returns(history: Interaction, target: float) -> Float[Tensor, "*batch steps"]:
+    """The target less what its episode had brought before each step: what a policy reads that is asked for a return."""
+    before = history.reward.cumsum(-1) - history.reward
+    steps = torch.arange(history.n_steps, device=before.device)
+    start = torch.where(pad(history.done[..., :-1], (1, 0)), steps, 0).cummax(-1).values
+    return target - (before - before.gather(-1, start))
