@@ -29,6 +29,7 @@ from tasks.errors import LearnscopeError, require
 
 SMOKE = "smoke preset: a check that everything runs, no science; its numbers are no findings"
 ExampleTask = Literal["linear-regression", "unitary-autoregression", "orthogonal-autoregression", "haar-autoregression"]
+PolicyTask = Literal["bernoulli-bandit"]
 CORE = ("model-recovery", "causal-tests", "td-emergence", "td-probe", "constructions", "context-length")
 
 HELP = """\
@@ -97,12 +98,13 @@ class Inspect:
 
     folder: tyro.conf.Positional[Path]
     """A run folder, or one of your own."""
-    task: Task | ExampleTask
-    """Family of tasks; linear-regression for labelled examples (P, Q of width d + 1), autoregression for sequences."""
+    task: Task | ExampleTask | PolicyTask
+    """Family of tasks; linear-regression for labelled examples (P, Q of width d + 1), autoregression for sequences,
+    bernoulli-bandit for policies."""
     n_states: int = 10
     """States per task, of Markov reward processes."""
     context_length: int | None = None
-    """Transitions, or examples, in the context; None takes the papers': 30, or 20."""
+    """Transitions, examples or pulls in the context; None takes the papers': 30, 20, or 100."""
     rivals: Literal["linear", "all"] = "linear"
     """linear: learners whose values are linear in the query's features; all: softmax TD too, which is slower to fit."""
     card: Path | None = None
@@ -240,10 +242,14 @@ def show_inspection(options: Inspect) -> None:
         print("loading torch and transformer_lens", file=sys.stderr)
     from analyses.answer import render
     from analyses.inspect import inspect
+    from analyses.inspect_policy import POLICY_TASKS, inspect_policy
 
     sizes = {"n_states": options.n_states, "context_length": options.context_length}
     with redirect_stdout(sys.stderr):
-        report = inspect(options.folder, options.task, rivals=options.rivals, **sizes)
+        if options.task in POLICY_TASKS:
+            report = inspect_policy(options.folder, options.task, context_length=options.context_length)
+        else:
+            report = inspect(options.folder, options.task, rivals=options.rivals, **sizes)
     print(json.dumps(report, indent=2, allow_nan=False) if options.json else render(report), flush=True)
     if options.card:
         from analyses.evidence import card

@@ -169,7 +169,8 @@ class UCB1(EmpiricalMean):
 
     def index(self, statistics: State) -> Float[Tensor, "*batch arms"]:
         pulls = statistics["pulls"]
-        twice_log = 2 * pulls.sum(-1, keepdim=True).clamp(min=1).log()
+        # the square root has no slope at zero, where t is 1
+        twice_log = (2 * pulls.sum(-1, keepdim=True).clamp(min=1).log()).clamp(min=1e-24)
         return self.mean(statistics) + as_constant(self.bonus, pulls, trailing=1) * (twice_log / _seen(pulls)).sqrt()
 
 

@@ -60,8 +60,7 @@ class BayesOptimal(_Adaptive):
     def index(self, statistics: State) -> Float[Tensor, "*batch arms"]:
         wins, losses, _ = self._counts(statistics)
         within = torch.stack([wins, losses], -1).flatten(-2).clamp(max=self.horizon - 1).unbind(-1)
-        table = two_armed_values(self.horizon).to(statistics["wins"])
-        return table[within]
+        return two_armed_values(self.horizon).to(wins.device)[within].to(statistics["wins"].dtype)
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ class Gittins(_Adaptive):
 
     def index(self, statistics: State) -> Float[Tensor, "*batch arms"]:
         wins, losses, left = self._counts(statistics)
-        table = finite_horizon_index(self.horizon).to(statistics["wins"])
         last = self.horizon - 1
-        return table[left[..., None] - 1, wins.clamp(max=last), losses.clamp(max=last)]
+        at = left[..., None] - 1, wins.clamp(max=last), losses.clamp(max=last)
+        return finite_horizon_index(self.horizon).to(wins.device)[at].to(statistics["wins"].dtype)
 
 
 @lru_cache(maxsize=4)

@@ -171,7 +171,7 @@ def _scores(
     """KL, its gradient, and the Fisher information of the rival's laws, from one pass through a copy per constant."""
     batch, n = x.shape
     units = torch.eye(n).to(x).repeat_interleave(batch, 0)
-    laws, slopes = torch.func.jvp(laws_at, (x.repeat(n, 1),), (units,))
+    laws, slopes = torch.func.jvp(laws_at, (x.repeat(n, 1),), (units,))[:2]
     laws = laws[:batch]
     slopes = slopes.unflatten(0, (n, batch))  # [n, batch, tasks, steps, actions]
     score = (slopes / laws.clamp(min=SMALLEST_PROBABILITY)).nan_to_num()

@@ -74,8 +74,8 @@ class SuccessorRepresentation(ControlLearner):
 class GoalInference:
     """Knows where every move leads, and infers the goal: any cell that has not been reached without a reward.
 
-    index(s, a) = sum_g P(g) gamma^(moves from where a leads to g): towards the cells that may be the goal, the near
-    ones first, and straight to the goal once a reward has shown it. `moves` [cells, actions] holds numbers of cells.
+    index(s, a) = max_g P(g) / max P gamma^(moves from where a leads to g): towards the nearest cell that may be the
+    goal, and straight to the goal once a reward has shown it. `moves` [cells, actions] holds numbers of cells.
     """
 
     moves: Int[Tensor, "cells actions"]
@@ -89,7 +89,8 @@ class GoalInference:
     def law(self, state: State, observation: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch actions"]:
         goal = state["goal"]
         ahead = self._ahead.to(goal.device)[observation].to(goal.dtype)  # [*batch, actions, cells]
-        index = (as_constant(self.gamma, goal, trailing=2) ** ahead * goal[..., None, :]).sum(-1)
+        likely = goal / goal.amax(-1, keepdim=True).clamp(min=torch.finfo(goal.dtype).tiny)
+        index = (as_constant(self.gamma, goal, trailing=2) ** ahead * likely[..., None, :]).amax(-1)
         return soft_law(index, self.temperature, self.lapse)
 
     def update(self, state: State, step: Step) -> State:

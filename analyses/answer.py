@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from algorithms.bank import NO_BOOTSTRAP, richer
+from algorithms.bank import NO_BOOTSTRAP
 from analyses.evidence import MISSED, architecture
-from probes.verdict import FITS, MOSTLY, without_bootstrap
+from probes.verdict import FITS, MOSTLY, Relations, without_bootstrap
 
 MOST_SHOWN = 10  # numbers of one constant in the table
 MOST_NEAREST = 3  # rivals told with a finding besides those that the answer names
@@ -25,10 +25,9 @@ def render(report: dict[str, Any]) -> str:
     subject, verdict = report["subject"], report["verdict"]
     seeds = f"{subject['seeds']} seed{'s' if subject['seeds'] > 1 else ''}"
     lines = [
-        f"Subject: {architecture(subject)}, d = {subject['d_features']}, {seeds}",
+        f"Subject: {architecture(subject)}, d = {subject.get('d_features') or subject['d_model']}, {seeds}",
         f"Task:    {report['task']}, {subject['prompts']['held_out_tasks']} held-out tasks",
-        f"Skill:   over predicting zero {_number(_median(subject['skill']))}; "
-        f"{statistics.fmean(subject['diverged']):.1%} of the tasks diverge",
+        _worth(subject),
     ]
     if report["weights"] is not None:
         names = ", ".join(report["weights"])
@@ -36,7 +35,7 @@ def render(report: dict[str, Any]) -> str:
     if report["seed_disagreement"] is not None:
         lines.append(f"Seeds:   they disagree with each other by {_number(report['seed_disagreement'])}")
     nearest = min(report["rivals"], key=lambda name: _or_infinity(report["rivals"][name]["disagreement"]))
-    head = f"{'rival':20}{'disagreement':>14}  {'95 % interval':20}{'from ' + nearest:>24}{'free':>6}  constants"
+    head = f"{'rival':22}{'disagreement':>14}  {'95 % interval':20}{'from ' + nearest:>24}{'free':>6}  constants"
     lines += ["", head]
     for name, rival in sorted(report["rivals"].items(), key=lambda item: _or_infinity(item[1]["disagreement"])):
         mark = "*" if name in verdict["learners"] else " "
@@ -44,8 +43,16 @@ def render(report: dict[str, Any]) -> str:
         gap = "" if name == nearest else _number(report["rival_distances"][nearest][name])
         value, constants = _number(rival["disagreement"]), _constants(rival["constants"])
         free = rival["n_constants"]
-        lines.append(f"{mark} {name:18}{value:>14}  {interval:20}{gap:>24}{free:>6}  {constants}".rstrip())
+        lines.append(f"{mark} {name:20}{value:>14}  {interval:20}{gap:>24}{free:>6}  {constants}".rstrip())
     return "\n".join([*lines, "", *_answer(report), *_levels(report["seeds"])])
+
+
+def _worth(subject: dict[str, Any]) -> str:
+    """What there is to explain: skill of predictions, or what laws of actions take from their context."""
+    if "information" in subject:
+        return f"Laws:    the context decides {_number(_median(subject['information']))} nats of an action"
+    share = statistics.fmean(subject["diverged"])
+    return f"Skill:   over predicting zero {_number(_median(subject['skill']))}; {share:.1%} of the tasks diverge"
 
 
 def _levels(seeds: list[dict[str, Any]]) -> list[str]:
@@ -101,13 +108,13 @@ def _answer(report: dict[str, Any]) -> list[str]:
     elif verdict["outcome"] == "none":
         nearest = min(rivals, key=lambda name: _or_infinity(rivals[name]["disagreement"]))
         lines.append(
-            f"  No rival fits, that is, leaves less than {FITS} of the predictions unexplained. "
+            f"  No rival fits, that is, leaves less than {FITS} of what it says unexplained. "
             f"The nearest, {nearest}, leaves {_number(rivals[nearest]['disagreement'])}."
         )
     else:
         best = min(named, key=lambda name: _or_infinity(rivals[name]["disagreement"]))
         gaps = report["rival_distances"][best]
-        above_all = richer(report["subject"]["n_layers"], report["subject"].get("looped", False))
+        above_all = _relations(report["subject"]).above
         above = above_all[best]
         compared = [name for name in rivals if name not in named and rivals[name]["disagreement"] is not None]
         diverging = [name for name in rivals if name not in named and rivals[name]["diverged"] > MOSTLY]
@@ -141,6 +148,12 @@ def _answer(report: dict[str, Any]) -> list[str]:
         *_bootstraps(report),
         *(_confidence(verdict) if len(seeds) == 1 else []),
     ]
+
+
+def _relations(subject: dict[str, Any]) -> Relations:
+    """Which rivals contain which: those that act, or those that predict at this depth."""
+    acts = "n_actions" in subject
+    return Relations.of_laws() if acts else Relations.of_values(subject["n_layers"], subject.get("looped", False))
 
 
 def _against(seeds: list[dict[str, Any]]) -> list[str]:
@@ -191,7 +204,7 @@ def _bootstraps(report: dict[str, Any]) -> list[str]:
     every = 0  # seeds in which all named learners bootstrap
     for seed in report["seeds"]:
         gammas = {name: _or_infinity(rival["constants"].get("gamma")) for name, rival in seed["rivals"].items()}
-        blind = without_bootstrap(seed["learners"], gammas, n_steps)
+        blind = without_bootstrap(seed["learners"], gammas if n_steps > 1 else {})  # one step has no use for gamma
         without.update(blind)
         every += bool(seed["learners"]) and not {*seed["learners"]} & {*NO_BOOTSTRAP, *blind} and n_steps > 1
     n_seeds = len(report["seeds"])

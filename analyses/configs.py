@@ -13,6 +13,7 @@ from analyses.planted_configs import (
 )
 from analyses.policy_configs import (
     POLICY_ANALYSES,
+    AcrossEpisodes,
     ActionObjective,
     BanditSettings,
     InContextImprovement,
@@ -49,6 +50,7 @@ from analyses.value_configs import (
 
 __all__ = [
     "ANALYSES",
+    "AcrossEpisodes",
     "ActionObjective",
     "Activation",
     "Analysis",

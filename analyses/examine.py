@@ -19,7 +19,7 @@ from algorithms.bank import RIVALS, build, richer
 from algorithms.fit import Fit, fit_bank
 from probes.behaviour import Comparison, Predictor, Subject, compare, predict
 from probes.discrimination import PromptFamily, Prompts, Separation, separations
-from probes.verdict import MOSTLY, THRESHOLDS, Thresholds, Verdict, decide
+from probes.verdict import MOSTLY, THRESHOLDS, Relations, Thresholds, Verdict, decide
 from tasks.layout import Prompt
 
 FITTING_TASKS, HELD_OUT_TASKS = 128, 200
@@ -185,7 +185,9 @@ def decide_round(
     if among is not None:
         evidence["disagreement"] = {name: evidence["disagreement"][name] for name in among}
     n_steps = subject.n_steps * asked.family.loops
-    return decide(**evidence, n_steps=n_steps, shared=subject.looped, thresholds=thresholds)
+    if n_steps == 1:  # which has no use for gamma
+        evidence["gammas"] = {}
+    return decide(**evidence, relations=Relations.of_values(n_steps, subject.looped), thresholds=thresholds)
 
 
 def _of_members(fit: Fit, name: str, members: Sequence[int], n_steps: int) -> Fit:

@@ -80,13 +80,13 @@ class BanditSettings:
     """Depth L."""
     n_heads: int = 2
     """Attention heads in a layer."""
-    imitation_steps: int = 3000
+    imitation_steps: int = 2000
     """Steps of Algorithm Distillation and of decision pretraining."""
     imitation_tasks: int = 64
     """Fresh tasks in each of them."""
-    reinforcement_steps: int = 1500
+    reinforcement_steps: int = 600
     """Steps of reinforcement pretraining."""
-    reinforcement_tasks: int = 128
+    reinforcement_tasks: int = 256
     """Fresh tasks in each of them."""
     test_tasks: int = 4000
     """New tasks, shared by all policies and baselines."""
@@ -99,6 +99,55 @@ class BanditSettings:
 @dataclass(frozen=True)
 class InContextImprovement(BanditSettings):
     """Do policies learn new bandits in context, and how near are they to their sources? (2210.14215, 2306.14892)"""
+
+
+@dataclass(frozen=True)
+class AcrossEpisodes:
+    """Does a policy distilled from a learner get better from episode to episode, weights untouched? (2210.14215)"""
+
+    preset: Preset = "laptop"
+    """smoke: seconds, no science; laptop: a small room on two cores; paper: the published room and episodes."""
+    size: int = 5
+    """Cells on a side of the dark room."""
+    held_out: float = 0.3
+    """Share of the goals that no training task has."""
+    horizon: int = 10
+    """Steps of an episode."""
+    episodes: int = 16
+    """Episodes that a policy sees, and acts for."""
+    keep_every: int = 5
+    """Of the source's episodes every one of so many is kept."""
+    histories: int = 1000
+    """Learning histories of the source."""
+    context_episodes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    """Contexts, in episodes, with which distillation is repeated."""
+    d_model: int = 32
+    """Width of the residual stream."""
+    n_layers: int = 2
+    """Depth L."""
+    n_heads: int = 2
+    """Attention heads in a layer."""
+    steps: int = 2000
+    """AdamW steps."""
+    batch_tasks: int = 16
+    """Histories in each of them; of shorter windows as many more."""
+    learning_rate: float = 5e-3
+    """The largest learning rate, after warm-up."""
+    test_tasks: int = 120
+    """Tasks with held-out goals, shared by all policies and learners."""
+    seeds: int = 3
+    """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
+    out: Path = Path("runs")
+    """Folder for runs, tables and figures."""
+
+    @property
+    def n_steps(self) -> int:
+        """Of all episodes."""
+        return self.horizon * self.episodes
+
+    def context(self, episodes: float) -> int:
+        """The steps of so many episodes."""
+        return round(episodes * self.horizon)
 
 
 POLICY_ANALYSES = {
@@ -135,5 +184,40 @@ POLICY_ANALYSES = {
             "paper": {"seeds": 5, "imitation_steps": 10_000, "reinforcement_steps": 6000, "reinforcement_tasks": 256},
         },
         {"smoke": "about 20 s", "laptop": "about 45 min", "paper": "about 5 h"},
+    ),
+    "across-episodes": Analysis(
+        AcrossEpisodes,
+        {
+            "smoke": {
+                "size": 3,
+                "horizon": 4,
+                "episodes": 4,
+                "keep_every": 2,
+                "histories": 20,
+                "context_episodes": (0.5, 1.0),
+                "d_model": 16,
+                "steps": 4,
+                "batch_tasks": 4,
+                "test_tasks": 12,
+                "seeds": 2,
+            },
+            "laptop": {},
+            "paper": {
+                "size": 9,
+                "held_out": 0.2,
+                "horizon": 20,
+                "episodes": 20,
+                "keep_every": 20,
+                "histories": 2000,
+                "d_model": 64,
+                "n_layers": 4,
+                "n_heads": 4,
+                "steps": 20_000,
+                "batch_tasks": 64,
+                "learning_rate": 1e-3,
+                "seeds": 5,
+            },
+        },
+        {"smoke": "about 20 s", "laptop": "about 20 min", "paper": "not measured; a GPU"},
     ),
 }

@@ -25,6 +25,10 @@ from tasks.regression import RegressionFamily, covariance_matrix, covariance_pow
 # Of the first of three stages: on fewer, its optimum is so far from that of more prompts that the others stay behind.
 FIRST_PROMPTS = 10_000
 SECOND_STAGE, LAST_STAGE = 8, 5  # iterations, on `prompts` / 5 and on `prompts`
+# The authors' AdamW: the learning rate at the start, and how often it halves, by the family that it trains.
+AUTHORS = {"sparse": (0.02, 15), "full": (0.1, 25)}
+AUTHORS_STD = 1e-4  # of the initial weights
+SNAPSHOTS = 200  # of a training by AdamW
 PROMPTS_PER_BATCH = 10_000
 Z95 = 1.96  # two-sided, for means over many prompts
 
@@ -62,6 +66,19 @@ class RegressionSubject:
     @property
     def training(self) -> RegressionTraining:
         steps, prompts = self.settings.steps, self.settings.prompts
+        if self.settings.optimiser == "adamw":
+            rate, halvings = AUTHORS["sparse" if self.parameters == "sparse" else "full"]
+            return RegressionTraining(
+                self.parameters,
+                self.context_length,
+                steps,
+                prompts,
+                learning_rate=rate,
+                halve_every=max(1, steps // halvings),
+                initial_std=AUTHORS_STD,
+                stages=(),
+                snapshot_every=max(1, steps // SNAPSHOTS),
+            )
         first = min(FIRST_PROMPTS, prompts)
         stages = ((steps, first), (SECOND_STAGE, max(first, prompts // 5)), (LAST_STAGE, prompts))
         return RegressionTraining(self.parameters, self.context_length, stages=stages)

@@ -264,8 +264,9 @@ def references(config: ValueVsPolicy) -> pd.DataFrame:
     test, layout = held_out(subjects), layout_of(subjects.config)
     walks = replace(subjects.walks, asked="advantages")
     prompts = prompts_from(layout)
-    fitting = prompts(PromptFamily("own prompts", walks, config.context_length, layout.discount), "references", 200)
-    tasks = walks.family.draw([0], "references", 0, 200)
+    own = PromptFamily("own prompts", walks, config.context_length, layout.discount)
+    fitting = prompts(own, "references", config.fitting_tasks)
+    tasks = walks.family.draw([0], "references", 0, config.fitting_tasks)
     best = optimal_values(tasks.to(torch.float64), config.gamma)
     target = (best[..., 1:] - best[..., :1]).flatten(2)[..., None]
     fits = fit_bank(target, fitting, n_steps=config.n_layers, shared=True, rivals=REFERENCES, scaled=True)

@@ -15,7 +15,7 @@ from figures.style import LABELS, LEARNERS, PUBLISHED, SUBJECT
 BLOCKS = {"A": "Σ^½ A Σ^½", "B": "Σ^-½ B Σ^½", "A-unwhitened": "A, not whitened"}
 COLORS = {"A": "#0072B2", "B": "#009988", "A-unwhitened": "#D55E00"}
 RIVALS = {
-    "gd-constant": ("one step size for all", {**LEARNERS["gd"], "fillstyle": "none"}),
+    "gd-constant": ("GD, one step size", {**LEARNERS["gd"], "fillstyle": "none"}),
     "gd": (LABELS["gd"], LEARNERS["gd"]),
     "preconditioned-gd-constant": ("Σ⁻¹, one step size", {**LEARNERS["preconditioned-gd"], "fillstyle": "none"}),
     "preconditioned-gd": ("Σ⁻¹, free step sizes", LEARNERS["preconditioned-gd"]),

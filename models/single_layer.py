@@ -72,6 +72,5 @@ def minimise_expected_loss(model: LinearTransformer, covariance: Covariance, n: 
 def _blocks(model: LinearTransformer) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """p [seeds, 1, d], p_y [seeds, 1, 1], R [seeds, d, d] and r [seeds, 1, d]."""
     P, Q, layout = model.P[:, 0, 0], model.Q[:, 0, 0], model.layout
-    row = (layout.block(P, "label", column) for column in ("features", "label"))
-    columns = (layout.block(Q, name, "features") for name in ("features", "label"))
-    return *row, *columns
+    p, gauge = layout.block(P, "label", "features"), layout.block(P, "label", "label")
+    return p, gauge, layout.block(Q, "features", "features"), layout.block(Q, "label", "features")

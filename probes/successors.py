@@ -1,9 +1,9 @@
 """Does a network carry where actions lead? What its layers write of the next states, against the true distributions.
 
-Linear attention multiplies every token by one matrix per layer (`models.collapsed`), so what a query (s, a) holds in its
-next-feature slot before layer l is a column of that matrix. A network that composes transitions holds in it, up to a
-scale, the distribution of the state k steps on; TD(0) leaves it empty. Where only the choice matters, what counts is the
-difference that the action makes.
+Linear attention multiplies every token by one matrix per layer (`models.collapsed`), so what a query (s, a) holds in
+its next-feature slot before layer l is a column of that matrix. A network that composes transitions holds in it, up to
+a scale, the distribution of the state k steps on; TD(0) leaves it empty. Where only the choice matters, what counts is
+the difference that the action makes.
 """
 
 from __future__ import annotations

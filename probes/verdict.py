@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from algorithms.bank import LEARNERS, NO_BOOTSTRAP, one_function, richer
+from algorithms import acting_bank, bank
+from algorithms.bank import NO_BOOTSTRAP
 from probes.behaviour import Interval, median_interval
 
 # At L = 3 and alpha = 1.7 the nearest learner without bootstrapping leaves .09 of TD(0)'s predictions unexplained. A
@@ -39,6 +40,8 @@ MOSTLY = 0.5
 # A fitted discount below it bootstraps nothing that its two printed digits could show.
 NO_GAMMA = 5e-3
 
+ORDER = (*bank.LEARNERS, *acting_bank.ACTING)
+
 Outcome = Literal["identified", "ambiguous", "none"]
 Level = Literal["behavioural", "representational", "parametric", "causal"]
 
@@ -53,6 +56,28 @@ class Thresholds:
 
 
 THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Relations:
+    """What holds between rivals before any subject is asked.
+
+    above: for every rival all those that contain it. same: all those that are one function with it, itself among them.
+    """
+
+    above: Mapping[str, frozenset[str]]
+    same: Mapping[str, frozenset[str]]
+
+    @classmethod
+    def of_values(cls, n_steps: int, shared: bool) -> Relations:
+        """Of learners that predict, at this depth, whose steps share their constants or not."""
+        return cls(bank.richer(n_steps, shared), {name: bank.one_function(name, n_steps) for name in bank.LEARNERS})
+
+    @classmethod
+    def of_laws(cls) -> Relations:
+        """Of learners that act."""
+        names = acting_bank.ACTING
+        return cls({name: acting_bank.richer(name) for name in names}, {name: frozenset({name}) for name in names})
 
 
 @dataclass(frozen=True)
@@ -104,8 +129,7 @@ def decide(
     distance: Mapping[str, Mapping[str, float]],
     *,
     diverged: float,
-    n_steps: int,
-    shared: bool,
+    relations: Relations,
     bounded: Collection[str] = (),
     gammas: Mapping[str, float] | None = None,
     thresholds: Thresholds = THRESHOLDS,
@@ -113,9 +137,8 @@ def decide(
     """The verdict on one seed.
 
     disagreement: per held-out task [tasks] and rival, NaN where subject or rival diverges. distance: between fitted
-    rivals, distance[a][b] relative to a. diverged: share of tasks on which the subject diverges. n_steps, shared: the
-    subject's depth, and whether its layers share weights; they fix which rivals contain which. bounded: the rivals with
-    a fitted constant at a bound. gammas: the fitted discount of those that have one.
+    rivals, distance[a][b] relative to a. diverged: share of tasks on which the subject diverges. bounded: the rivals
+    with a fitted constant at a bound. gammas: the fitted discount of those that bootstrap with one.
     """
     if diverged > MOSTLY:
         return Verdict("none", (), f"the subject diverges on {diverged:.0%} of the tasks")
@@ -123,7 +146,7 @@ def decide(
     # the share of the subject's own tasks that a rival has no predictions for
     lost = {name: (np.isnan(values).mean() - diverged) / (1 - diverged) for name, values in tasks.items()}
     median = {name: np.inf if lost[name] > MOSTLY else float(np.nanmedian(values)) for name, values in tasks.items()}
-    above = richer(n_steps, shared)
+    above = relations.above
     fitting = [name for name in tasks if median[name] < thresholds.fits]
     if not fitting:
         nearest = min(median, key=median.__getitem__)
@@ -138,7 +161,7 @@ def decide(
     enough = [s for s in fitting if not any(removes(thresholds.removed, r, s) for r in above[s] if r in fitting)]
     named = [name for name in enough if not any(name in above[simpler] for simpler in enough)]
     best = min(named, key=median.__getitem__)
-    same = one_function(best, n_steps)
+    same = relations.same[best]
     group = same if same <= above[best] | {best} else frozenset({best})
     noise = max(median[best], FLOOR)
     rivals = [other for other in tasks.keys() - group - above[best] if lost[other] <= MOSTLY]
@@ -156,7 +179,7 @@ def decide(
     }
     hinted = {r for r in above[best] - group if r in fitting and removes(HINTED, r, best)}
     learners = _in_order(group | inseparable | stopped | hinted)
-    blind = without_bootstrap(learners, gammas or {}, n_steps)
+    blind = without_bootstrap(learners, gammas or {})
     without = "".join(f"; the fitted gamma of {name} is 0, so it does not bootstrap" for name in blind)
     if inseparable or stopped or hinted:
         note = f"{best} leaves {median[best]:.2g} unexplained"
@@ -173,10 +196,9 @@ def decide(
     return Verdict("identified", learners, note + without, median[best], margin)
 
 
-def without_bootstrap(learners: Collection[str], gammas: Mapping[str, float], n_steps: int) -> tuple[str, ...]:
-    """Those of the learners that could bootstrap, but whose fitted discount is zero; one step has no use for it."""
-    zero = {name for name in learners if name not in NO_BOOTSTRAP and gammas.get(name, np.inf) < NO_GAMMA}
-    return _in_order(zero) if n_steps > 1 else ()
+def without_bootstrap(learners: Collection[str], gammas: Mapping[str, float]) -> tuple[str, ...]:
+    """Those of the learners that could bootstrap, but whose fitted discount is zero."""
+    return _in_order({name for name in learners if name not in NO_BOOTSTRAP and gammas.get(name, np.inf) < NO_GAMMA})
 
 
 def tally(verdicts: Sequence[Verdict]) -> Verdict:
@@ -192,4 +214,4 @@ def tally(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def _in_order(names: Collection[str]) -> tuple[str, ...]:
-    return tuple(name for name in LEARNERS if name in names)
+    return tuple(name for name in ORDER if name in names)

@@ -19,6 +19,7 @@ from tasks.interaction import Interaction
 ARMS = 3
 FEATURES = BanditFamily("linear", n_arms=ARMS).features
 SETTINGS: dict[str, dict[str, Any]] = {name: {"features": FEATURES} for name in LINEAR_BANDIT}
+SETTINGS["gittins"] = {"horizon": 12}
 TESTED = [*BANDIT, *LINEAR_BANDIT]
 TESTED.remove("bayes-optimal")  # two arms; see below
 
@@ -191,7 +192,7 @@ def test_constants_carry_seeds_and_gradients(name: str, history: Interaction) ->
 )
 def test_nesting(simpler: str, name: str, history: Interaction) -> None:
     told = SETTINGS.get(name, {})
-    shared = {key: 0.3 for key in ("temperature", "initial", "bonus", "step_size", "ridge")}
+    shared = dict.fromkeys(("temperature", "initial", "bonus", "step_size", "ridge"), 0.3)
     mine = {key: shared[key] for key in constants(ACTING[simpler]) if key in shared}
     richer_one = {**mine, **NESTING[simpler][name]}
     first = follow(acting_learner(simpler, mine, **SETTINGS.get(simpler, {})), history).laws

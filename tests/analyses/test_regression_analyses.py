@@ -50,6 +50,17 @@ def test_excess_is_the_difference_of_losses(results):
         np.testing.assert_allclose(own / theirs, ratio, rtol=1e-9)
 
 
+def test_the_authors_optimiser_is_drawn_over_its_steps(tmp_path):
+    setting = {**TINY, "optimiser": "adamw", "steps": 12, "n_layers": 2, "out": tmp_path}
+    config = replace(ANALYSES["preconditioned-gd"].preset("smoke"), **setting)
+    tables = import_module("analyses.preconditioned_gd").run(config)
+    assert sorted(tables["dist"]["step"].unique()) == list(range(13))
+    loss = select(tables["dist"], metric="training-loss", subject="full").pivot_table("value", "step", "seed")
+    assert (loss.loc[12] < loss.loc[1]).all()
+    with house_style():
+        import_module("figures.preconditioned_gd").draw(tables).canvas.draw()
+
+
 def test_published_values_are_shown_for_the_published_setting_alone(results):
     from analyses.preconditioned_gd import published
 

@@ -14,6 +14,7 @@ from analyses.loss_vs_depth import GRID, published_baseline
 from analyses.preconditioned_gd import A, B, blocks, dist
 from analyses.regression_subjects import RegressionSubject, construction, contexts, errors
 from analyses.single_layer_optimum import best_scale, distances, spectra
+from models.config import RegressionTraining
 from models.constructions import rescaled
 from models.linear import LinearTransformer
 from models.regression_constructions import gradient_descent
@@ -97,6 +98,15 @@ def test_published_baselines_are_those_of_the_notebooks():
         subject = RegressionSubject(settings, depth, "full", 20, AHN_SPECTRUM, "inverse-covariance")
         found = [published_baseline(subject, preconditioned=whitened).item() for whitened in (False, True)]
         assert found == pytest.approx(expected, rel=0.03)
+
+
+def test_the_paper_preset_trains_on_the_schedule_of_the_notebooks():
+    """Theorem 4's figures: AdamW of lr .1, betas .99 and .9, halved every 4000 of 100k steps, norms clipped at .01."""
+    subject = replace(SUBJECT, settings=ANALYSES["preconditioned-gd"].preset("paper"))
+    schedule = {"learning_rate": 0.1, "betas": (0.99, 0.9), "halve_every": 4000, "clip": 0.01, "resample_every": 100}
+    training = RegressionTraining("full", 20, 100_000, 20_000, initial_std=1e-4, stages=(), snapshot_every=500)
+    assert subject.training == replace(training, **schedule)
+    assert replace(subject, parameters="sparse").training.learning_rate == 0.02
 
 
 def test_spectra_have_the_dimension_asked_for():

@@ -177,7 +177,7 @@ def test_t1_returns_against_bootstrapping() -> None:
 
     A successor row is cached by the same steps, so that it has the model's answer only where B came first.
     """
-    exact = {"gamma": 1.0}
+    exact: dict[str, Any] = {"gamma": 1.0}
     assert [v[0, 0].item() for v in table("monte-carlo-control", "T1", **exact).values()] == [0, 0]
     for name in ("sarsa", "q-learning"):
         read = table(name, "T1", step_size=0.1, **exact)

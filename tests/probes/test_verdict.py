@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from algorithms.bank import RIVALS
-from probes.verdict import FITS, FLOOR, MARGIN, Verdict, decide, tally, without_bootstrap
+from probes.verdict import FITS, FLOOR, MARGIN, Relations, Verdict, decide, tally, without_bootstrap
 
 N_TASKS = 200
 
@@ -18,7 +18,7 @@ def rule(levels, *, gap=0.5, gaps=None, n_steps=3, shared=True, diverged=0.0, fa
     """The verdict where every rival has a disagreement of `far` but those listed, and all lie `gap` apart."""
     disagreement = {name: spread(levels.get(name, far)) for name in RIVALS}
     distance = {a: {b: (gaps or {}).get(frozenset((a, b)), gap) for b in RIVALS} for a in RIVALS}
-    return decide(disagreement, distance, diverged=diverged, n_steps=n_steps, shared=shared, **more)
+    return decide(disagreement, distance, diverged=diverged, relations=Relations.of_values(n_steps, shared), **more)
 
 
 TD: dict[str, float] = dict.fromkeys(("td0", "td-lambda", "td-plus-plus", "preconditioned-td"), 1e-30)
@@ -67,7 +67,7 @@ def test_a_richer_rival_is_not_named_on_chance():
     disagreement = {name: spread(0.5) for name in RIVALS} | {"td0": simple, "td-lambda": rich}
     disagreement |= dict.fromkeys(("td-plus-plus", "preconditioned-td"), simple)
     distance = {a: dict.fromkeys(RIVALS, 0.5) for a in RIVALS}
-    assert decide(disagreement, distance, diverged=0.0, n_steps=3, shared=True).learners == ("td0",)
+    assert decide(disagreement, distance, diverged=0.0, relations=Relations.of_values(3, True)).learners == ("td0",)
 
 
 def test_rivals_outside_the_nesting_must_be_beaten():
@@ -117,7 +117,7 @@ def test_a_rival_that_mostly_diverges_does_not_fit():
     disagreement = {name: spread(TD.get(name, 0.5)) for name in RIVALS}
     disagreement["td0"] = np.where(np.arange(N_TASKS) % 4 == 0, disagreement["td0"], np.nan)
     distance = {a: dict.fromkeys(RIVALS, 0.5) for a in RIVALS}
-    assert "td0" not in decide(disagreement, distance, diverged=0.0, n_steps=3, shared=True).learners
+    assert "td0" not in decide(disagreement, distance, diverged=0.0, relations=Relations.of_values(3, True)).learners
 
 
 def test_a_rival_on_other_tasks_than_the_named_one_is_not_beaten():
@@ -127,7 +127,7 @@ def test_a_rival_on_other_tasks_than_the_named_one_is_not_beaten():
     disagreement["lstd"] = np.where(half, 1e-30, np.nan)
     disagreement["monte-carlo"] = np.where(half, np.nan, 0.5)
     distance = {a: dict.fromkeys(RIVALS, 0.5) for a in RIVALS}
-    verdict = decide(disagreement, distance, diverged=0.0, n_steps=3, shared=True)
+    verdict = decide(disagreement, distance, diverged=0.0, relations=Relations.of_values(3, True))
     assert (verdict.outcome, verdict.learners) == ("ambiguous", ("lstd", "monte-carlo"))
 
 
@@ -140,7 +140,7 @@ def test_only_the_tasks_on_which_the_subject_converges_count_against_a_rival():
         disagreement = {name: np.where(tasks < subject, np.nan, spread(0.5)) for name in RIVALS}
         disagreement["lstd"] = np.where(tasks < subject, np.nan, 1e-30)
         disagreement["monte-carlo"] = np.where(tasks < subject + (1 - subject) * lost, np.nan, 1e-30)
-        return decide(disagreement, distance, diverged=subject, n_steps=3, shared=True).learners
+        return decide(disagreement, distance, diverged=subject, relations=Relations.of_values(3, True)).learners
 
     assert lstd_beside_monte_carlo(0.3) == ("lstd", "monte-carlo")
     assert lstd_beside_monte_carlo(0.7) == ("lstd",)
@@ -167,9 +167,18 @@ def test_the_note_says_where_nothing_is_bootstrapped():
     assert blind.learners == seeing.learners == ("preconditioned-td",)
     assert "the fitted gamma of preconditioned-td is 0, so it does not bootstrap" in blind.note
     assert "bootstrap" not in seeing.note
-    assert without_bootstrap(["td0", "lstd"], {"td0": 0.0, "lstd": 0.9}, 3) == ("td0",)
-    assert without_bootstrap(["td0"], {"td0": 0.0}, 1) == ()  # one step has no use for gamma
-    assert without_bootstrap(["monte-carlo", "average-reward-td"], {"monte-carlo": 0.0}, 3) == ()
+    assert without_bootstrap(["td0", "lstd"], {"td0": 0.0, "lstd": 0.9}) == ("td0",)
+    assert without_bootstrap(["td0"], {}) == ()
+    assert without_bootstrap(["monte-carlo", "average-reward-td"], {"monte-carlo": 0.0}) == ()
+
+
+def test_learners_that_act_are_decided_by_the_same_rule():
+    """UCB contains the empirical mean, which is named where both fit alike; Thompson's law lies apart."""
+    levels = {"empirical-mean": 0.005, "ucb": 0.0049, "thompson": 0.5}
+    disagreement = {name: spread(level) for name, level in levels.items()}
+    distance = {a: {b: 0.0 if {a, b} == {"empirical-mean", "ucb"} else 0.5 for b in levels} for a in levels}
+    verdict = decide(disagreement, distance, diverged=0.0, relations=Relations.of_laws())
+    assert (verdict.outcome, verdict.learners) == ("identified", ("empirical-mean",))
 
 
 @pytest.mark.parametrize(

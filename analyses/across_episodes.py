@@ -1,0 +1,232 @@
+"""Policies in rooms whose goal is not seen: do they get better from episode to episode, their weights untouched?
+
+The source is tabular Q-learning; of its histories every k-th episode is kept, so that learning fits into a context.
+Algorithm Distillation (arXiv 2210.14215) imitates them, with a context of all episodes or of fewer; expert
+distillation imitates what the source does when it has learnt; the Decision Transformer (arXiv 2106.01345) is told the
+return that is still to come, and asked for a high one; decision pretraining (arXiv 2306.14892) learns optimal actions
+on random walks. All act for as many episodes in rooms with goals that no training task had. Goals are what is held
+out, and they are few: every interval is over goals (Student's), of means over the tasks of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from scipy.stats import t as student
+from torch import Tensor
+
+from algorithms.acting import ActingLearner, interact
+from algorithms.bandit import Random
+from algorithms.control import QLearning
+from algorithms.predictive_maps import GoalInference
+from analyses.configs import AcrossEpisodes
+from analyses.in_context_improvement import median_seed
+from analyses.parallel import in_parallel
+from analyses.policy_subjects import PolicySubject, played
+from analyses.tables import select, tidy
+from models.artifacts import run_folder
+from models.histories import Histories, Recorded, collect, every_kth_episode
+from models.policy_config import HistoryConfig, PolicyConfig, PolicyTraining
+from models.policy_sources import DecisionPretraining
+from tasks.decision import DecisionTasks, finite_horizon_values
+from tasks.errors import ConfigError
+from tasks.gridworlds import GridFamily, moves
+from tasks.interaction import Interaction
+
+ANALYSIS = "across-episodes"
+DISTILLED, EXPERT, PRETRAINED = "distilled", "expert-distilled", "decision-pretrained"
+TRANSFORMER, RETURNS = "decision-transformer", "return-conditioned"  # a context of one episode; of all
+SOURCE = "q-learning"
+HIGH = 0.9  # of the returns in the histories, the quantile that a return-conditioned policy is asked for
+CONFIDENCE = 0.95
+
+
+def family(config: AcrossEpisodes, split: str) -> GridFamily:
+    return GridFamily("dark-room", config.size, split, config.held_out, horizon=config.horizon)
+
+
+def source(config: AcrossEpisodes) -> QLearning:
+    """Explores at random until a reward shows the goal, and has nearly learnt after `episodes` of those kept."""
+    return QLearning(temperature=0.2, lapse=0.02, step_size=0.2, gamma=0.9)
+
+
+def collected(config: AcrossEpisodes) -> Histories:
+    """Whole histories in training rooms, twice as many of the kept episodes as a policy sees."""
+    n_steps = 2 * config.keep_every * config.n_steps
+    shard = min(1000, config.histories)
+    setting = HistoryConfig(config.histories, n_steps, keep_every=config.keep_every, tasks_per_shard=shard)
+    rooms, learner = family(config, "train"), source(config)
+    named = {**asdict(setting), "family": repr(rooms), "learner": repr(learner)}
+    return collect(setting, rooms, learner, run_folder(config.out, "histories", named, [setting.seed]))
+
+
+def halves(histories: Histories, n_steps: int) -> tuple[Histories, Histories]:
+    """The first n_steps, in which the source learns, and the last, in which it has learnt."""
+
+    def part(name: str, steps: slice) -> Histories:
+        return Histories(histories.history.each(lambda x: x[..., steps]), {**histories.setting, "part": name})
+
+    return part("first", slice(None, n_steps)), part("last", slice(-n_steps, None))
+
+
+def subjects(config: AcrossEpisodes, histories: Histories) -> dict[str, PolicySubject]:
+    """All policies by name; every step of training decides as often, whatever the context."""
+    learning, expert = halves(histories, config.n_steps)
+    shape = {"n_observations": config.size**2, "n_actions": 5, "d_model": config.d_model, "d_mlp": 4 * config.d_model}
+    shape |= {"n_layers": config.n_layers, "n_heads": config.n_heads, "positions": "rotary"}
+    asked = float(torch.quantile(episode_returns(histories.history, config.horizon).flatten(), HIGH))
+    returns = {"returns": True, "return_scale": float(config.horizon), "target_return": asked}
+    training = PolicyTraining(steps=config.steps, learning_rate=config.learning_rate, snapshot_every=50)
+    made = {}
+
+    def add(name: str, n_ctx: int, what: Histories | None, objective: str = "imitation", **more: bool | float) -> None:
+        batch = config.batch_tasks * (config.n_steps // n_ctx)
+        draws = batch if what else 8 * batch
+        lessons = Recorded(what, n_ctx) if what else DecisionPretraining(family(config, "train"), n_ctx, Random())
+        how = replace(training, objective=objective, batch_tasks=batch, tasks_at_once=draws)
+        policy = PolicyConfig(**shape, **more, n_ctx=n_ctx)
+        made[name] = PolicySubject(name, policy, how, lessons, config.seeds, config.out)
+
+    add(DISTILLED, config.n_steps, learning)
+    for episodes in config.context_episodes:
+        add(f"{DISTILLED}, {episodes:g}", config.context(episodes), learning)
+    add(EXPERT, config.n_steps, expert)
+    add(TRANSFORMER, config.horizon, learning, "return-conditioned", **returns)
+    add(RETURNS, config.n_steps, learning, "return-conditioned", **returns)
+    add(PRETRAINED, config.n_steps, None)
+    return made
+
+
+def run(config: AcrossEpisodes) -> dict[str, pd.DataFrame]:
+    """Tables returns (by episode), improvement (first, last and their difference, by length of the context),
+    histories (of the source in training rooms) and training. Raises ConfigError for contexts that do not fit."""
+    for episodes in config.context_episodes:
+        if not 1 <= config.context(episodes) < config.n_steps:
+            raise ConfigError(f"context_episodes has {episodes:g}; allowed: less than all {config.episodes}, >= 1 step")
+    histories = collected(config)
+    trained = subjects(config, histories)
+    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    rooms = family(config, "test")
+    goals = rooms.goals([0], "test", 0, config.test_tasks)[0, :, 0]
+    tasks = rooms.draw([0], "test", 0, config.test_tasks)
+    got = {name: (episode_returns(h, config.horizon), [0]) for name, h in baselines(config, tasks).items()}
+    got["optimal"] = best_returns(tasks, config.horizon)[..., None].expand(-1, -1, config.episodes), [0]
+    for name, subject in trained.items():
+        policy, seeds = subject.trained()
+        got[name] = episode_returns(played(policy, tasks, config.n_steps, seeds), config.horizon), seeds
+    contexts = {name: subject.config.n_ctx / config.horizon for name, subject in trained.items()}
+    tables = {
+        "returns": pd.concat([curve(name, x, goals, seeds) for name, (x, seeds) in got.items()], ignore_index=True),
+        "improvement": pd.concat(
+            [improvement(name, x, goals, seeds, contexts.get(name)) for name, (x, seeds) in got.items()],
+            ignore_index=True,
+        ),
+        "histories": learning_curve(histories, config.horizon),
+        "training": training(trained),
+    }
+    return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
+
+
+def baselines(config: AcrossEpisodes, tasks: DecisionTasks) -> dict[str, Interaction]:
+    """How learners act there: at random, the source as it learns, and as it is kept; and who knows the moves and seeks
+    the nearest cell that may be the goal."""
+    seeker = GoalInference(moves(config.size), temperature=1e-4, lapse=0.0, gamma=0.5)
+    whole = _interact(source(config), tasks, config.keep_every * config.n_steps)
+    return {
+        "random": played(Random(), tasks, config.n_steps, [0]),
+        SOURCE: whole.each(lambda x: x[..., : config.n_steps]),
+        f"{SOURCE}, subsampled": every_kth_episode(whole, config.keep_every),
+        "goal-inference": played(seeker, tasks, config.n_steps, [0]),
+    }
+
+
+def _interact(learner: ActingLearner, tasks: DecisionTasks, n_steps: int) -> Interaction:
+    with torch.no_grad():
+        return interact(learner, tasks, n_steps, purpose="test/act")
+
+
+def episode_returns(history: Interaction, horizon: int) -> Float[Tensor, "*batch episodes"]:
+    """The sum of the rewards of every episode; all have `horizon` steps."""
+    return history.reward.unflatten(-1, (-1, horizon)).sum(-1)
+
+
+def best_returns(tasks: DecisionTasks, horizon: int) -> Float[Tensor, "seeds tasks"]:
+    """What an episode brings to whoever knows the goal."""
+    return (tasks.start * finite_horizon_values(tasks, horizon).amax(-1)).sum(-1)
+
+
+def by_goal(x: Float[Tensor, "*batch tasks"], goals: Int[Tensor, " tasks"]) -> Float[Tensor, "*batch goals"]:
+    """The mean over the tasks of every goal."""
+    each = (goals.unique()[:, None] == goals).to(x)
+    return x @ (each / each.sum(-1, keepdim=True)).mT
+
+
+def interval(x: Float[Tensor, "*batch goals"]) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean over goals and the ends of its Student interval; no ends with a single goal."""
+    n = x.shape[-1]
+    half = student.ppf(0.5 + CONFIDENCE / 2, max(n - 1, 1)) * x.std(-1, correction=min(n - 1, 1)) / n**0.5
+    half = half if n > 1 else torch.full_like(half, torch.nan)
+    return x.mean(-1), x.mean(-1) - half, x.mean(-1) + half
+
+
+def curve(
+    name: str, returns: Float[Tensor, "seeds tasks episodes"], goals: Int[Tensor, " tasks"], seeds: list[int]
+) -> pd.DataFrame:
+    """The return of every episode, the mean over goals with its interval."""
+    mean, low, high = interval(by_goal(returns.mT, goals))
+    axes = {"seed": seeds, "episode": range(1, returns.shape[-1] + 1)}
+    return tidy(mean, axes, low=low, high=high, subject=name, metric="return")
+
+
+def improvement(
+    name: str,
+    returns: Float[Tensor, "seeds tasks episodes"],
+    goals: Int[Tensor, " tasks"],
+    seeds: list[int],
+    context: float | None,
+) -> pd.DataFrame:
+    """first: the return of the first episode; last: of the last quarter of them; improvement: last - first, by goal.
+
+    The index column `context` is the policy's, in episodes.
+    """
+    first, last = returns[..., 0], returns[..., -max(1, returns.shape[-1] // 4) :].mean(-1)
+    tables = []
+    for metric, x in (("first", first), ("last", last), ("improvement", last - first)):
+        mean, low, high = interval(by_goal(x, goals))
+        tables.append(tidy(mean, {"seed": seeds}, low=low, high=high, subject=name, metric=metric))
+    return pd.concat(tables, ignore_index=True).assign(context=pd.array([context], dtype="Float64")[0])
+
+
+def learning_curve(histories: Histories, horizon: int) -> pd.DataFrame:
+    """Mean return of every kept episode in the training rooms."""
+    returns = episode_returns(histories.history, horizon)
+    axes = {"seed": [histories.setting["seed"]], "episode": range(1, returns.shape[-1] + 1)}
+    return tidy(returns.mean(1), axes, subject=SOURCE, metric="return")
+
+
+def training(trained: Mapping[str, PolicySubject]) -> pd.DataFrame:
+    """Loss over training."""
+    tables = []
+    for name, subject in trained.items():
+        record = subject.train()
+        axes = {"step": record.step[1:].tolist(), "seed": range(subject.seeds)}
+        tables.append(tidy(record.loss[1:], axes, subject=name, metric="loss"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
+    """First and last returns and what came in between, of the median seed, and how many seeds improved."""
+    lines = ["return on new goals: first episode, last quarter, improvement (median seed, 95 % over goals), seeds"]
+    rows = tables["improvement"]
+    for name in rows["subject"].unique():
+        own = select(rows, subject=name)
+        first, last = (select(own, metric=metric)["value"].median() for metric in ("first", "last"))
+        gains = select(own, metric="improvement")
+        gain, better = median_seed(gains), (gains["low"] > 0).sum()
+        found = f"{gain['value']:+5.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
+        lines.append(f"  {name:25}{first:5.1f}{last:6.1f}   {found}   {better} of {len(gains)} improve")
+    return "\n".join(lines)

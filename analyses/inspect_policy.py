@@ -1,0 +1,135 @@
+"""Which learner does the policy in a folder run? Its laws on designed contexts, every rival's, and a verdict by seed.
+
+The report has the shape of `analyses.inspect`, with what only value estimators have left out: weights, searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from algorithms.acting_bank import BANDIT
+from algorithms.fit_laws import law_divergence
+from analyses.examine_laws import LawExamination, examine_laws
+from analyses.policy_subjects import in_batches
+from models.artifacts import load_policy
+from models.config import ConfigError
+from models.policy import PolicyTransformer
+from probes.contexts import KINDS, designed
+from probes.verdict import Finding, Relations, Verdict, tally
+from tasks.bandits import BanditFamily
+from tasks.errors import require
+
+BERNOULLI = "bernoulli-bandit"
+POLICY_TASKS = (BERNOULLI,)
+# Not asked on coins: planning for two arms alone, and Thompson's law for Gaussian rewards.
+RIVALS = tuple(name for name in BANDIT if name not in ("bayes-optimal", "gaussian-thompson"))
+CONTEXTS = 12  # of every kind; half of them are fitted to
+MOST_STEPS = 50
+
+
+def inspect_policy(folder: Path, task: str, *, context_length: int | None = None) -> dict[str, Any]:
+    """The evidence and the verdict on the policy in a folder, as plain data.
+
+    context_length: pulls in a context, at most the policy's own. Raises ConfigError or ArtifactError with one clear
+    line for an unknown task, a folder that holds no policy, or one that was made for something else.
+    """
+    require("task", task, POLICY_TASKS)
+    policy = load_policy(folder)
+    return report(policy, task, context_length=context_length)
+
+
+def report(
+    policy: PolicyTransformer,
+    task: str,
+    *,
+    context_length: int | None = None,
+    rivals: Sequence[str] = RIVALS,
+    contexts: int = CONTEXTS,
+) -> dict[str, Any]:
+    """Plain data that JSON can hold; see `analyses.inspect.report`."""
+    config = policy.config
+    if config.n_observations != 1:
+        raise ConfigError(f"this policy tells {config.n_observations} observations apart; {task} has one")
+    length = min(config.n_ctx, MOST_STEPS) if context_length is None else context_length
+    if length > config.n_ctx:
+        raise ConfigError(f"context_length is {length}; this policy sees {config.n_ctx} steps")
+    family = BanditFamily(n_arms=config.n_actions)
+    history = designed(family, length, contexts, "inspect").each(lambda x: x.double() if x.is_floating_point() else x)
+    laws = in_batches(policy.double().laws, history)
+    n_fitting = len(KINDS) * (contexts // 2)
+    told = {"gittins": {"horizon": length}}
+    found = examine_laws(laws, history, rivals, n_fitting=n_fitting, settings=told, progress=True)
+    n_seeds, held_out = len(laws), history.batch[1] - n_fitting
+    seeds = list(range(n_seeds))
+    between = law_divergence(laws, laws.roll(1, 0)).mean(-1) / found.floor
+    return {
+        "subject": {
+            **config.to_json(),
+            "seeds": n_seeds,
+            "diverged": [0.0] * n_seeds,
+            "information": found.floor.tolist(),
+            "prompts": {"queries": length, "context_length": length, "held_out_tasks": held_out},
+        },
+        "task": task,
+        "weights": None,
+        "rivals": _rivals(found, seeds),
+        "rival_distances": _distances(found),
+        "seed_disagreement": float(between.median()) if n_seeds > 1 else None,
+        "searches": [],
+        "verdict": _plain(tally(found.verdicts)),
+        "seeds": [_seed(found, seed) for seed in seeds],
+    }
+
+
+def _seed(found: LawExamination, seed: int) -> dict[str, Any]:
+    verdict = found.verdicts[seed]
+    own = {"family": {"name": f"{', '.join(KINDS)} contexts"}, "rivals": _rivals(found, [seed])}
+    return {
+        **_plain(verdict),
+        "noise": None if verdict.noise != verdict.noise else verdict.noise,
+        "margin": None if verdict.margin != verdict.margin else verdict.margin,
+        "rivals": own["rivals"],
+        "prompts": [own],
+        "findings": [asdict(_behaviour(found, verdict, seed))],
+    }
+
+
+def _behaviour(found: LawExamination, verdict: Verdict, seed: int) -> Finding:
+    """What every rival leaves of the laws, and whom that excludes: all but those named and those that contain them."""
+    above = Relations.of_laws().above
+    kept = {*verdict.learners}.union(*(above[name] for name in verdict.learners))
+    seen = {name: found.interval(name, seed) for name in found.fits}
+    excluded = tuple(name for name in seen if verdict.learners and name not in kept)
+    return Finding("behavioural", "laws on designed contexts", "unexplained", 0.0, seen, excluded, verdict.note)
+
+
+def _rivals(found: LawExamination, seeds: list[int]) -> dict[str, Any]:
+    rivals = {}
+    for name, fit in found.fits.items():
+        intervals = [found.interval(name, seed) for seed in seeds]
+        middle = sorted(intervals, key=lambda interval: interval.value)[(len(seeds) - 1) // 2]
+        rivals[name] = {
+            "constants": {key: float(value[seeds, 0].median()) for key, value in fit.constants.items()},
+            "n_constants": len(fit.constants),
+            "at_bound": [key for key, hit in fit.at_bound.items() if hit[seeds].any()],
+            "disagreement": middle.value,
+            "low": middle.low,
+            "high": middle.high,
+            "diverged": 0.0,
+        }
+    return rivals
+
+
+def _distances(found: LawExamination) -> dict[str, dict[str, float | None]]:
+    """Medians over seeds; None from a rival that always says the same."""
+    return {
+        a: {b: None if gap.isnan().all() else float(gap.nanmedian()) for b, gap in others.items() if b != a}
+        for a, others in found.distances.items()
+    }
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return {"outcome": verdict.outcome, "learners": list(verdict.learners), "note": verdict.note, "confidence": None}
