@@ -17,6 +17,7 @@ from analyses.policy_configs import (
     ActionObjective,
     BanditSettings,
     InContextImprovement,
+    PretrainingDiversity,
     ValueVsPolicy,
 )
 from analyses.presets import Analysis, Preset
@@ -73,6 +74,7 @@ __all__ = [
     "PoolBayesOrRidge",
     "PreconditionedGDEmergence",
     "Preset",
+    "PretrainingDiversity",
     "RNNControl",
     "RegressionRecovery",
     "RegressionSettings",

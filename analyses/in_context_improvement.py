@@ -8,9 +8,11 @@ of the arms that were pulled: that leaves out what luck adds, and differences st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pandas as pd
+from torch import Tensor
 
 from algorithms.acting import ActingLearner, follow
 from algorithms.bandit import LCB, UCB1, EmpiricalMean, PosteriorMean, Random, Thompson
@@ -19,9 +21,8 @@ from analyses.configs import BanditSettings, InContextImprovement
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, in_batches, kl, played
 from analyses.tables import select, tidy
-from models.policy import PolicyTransformer
 from models.policy_config import PolicyConfig, PolicyTraining
-from models.policy_sources import DecisionPretraining, Distillation, Reinforcement, mixed_laws
+from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement, mixed_laws
 from tasks.bandits import BanditFamily
 from tasks.decision import DecisionTasks
 from tasks.interaction import Interaction
@@ -30,10 +31,12 @@ from tasks.rollout import roll_out
 ANALYSIS = "in-context-improvement"
 DISTILLED, PRETRAINED, REINFORCED = "distilled", "decision-pretrained", "reinforced"
 GREEDY = 1e-3  # temperature
+DRAWN_TOGETHER = 4  # batches of imitation
 Z95 = 1.96  # two-sided, for means over many tasks
-# Of 100 pulls of 5 arms (arXiv 1611.02779, table 1): the Gittins index, tuned UCB1, RL^2.
-PUBLISHED = {"Gittins": 78.3, "UCB1": 78.0, "RL^2": 78.7}
 CONTEXTS = 500  # on which laws are compared
+
+Laws = Callable[[Interaction], Tensor]
+"""The laws of every action along a history."""
 
 
 def baselines(n_steps: int) -> dict[str, ActingLearner]:
@@ -50,19 +53,25 @@ def baselines(n_steps: int) -> dict[str, ActingLearner]:
 def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
     """The three policies by name."""
     family = BanditFamily(n_arms=config.n_arms)
-    shape = {"d_model": config.d_model, "n_layers": config.n_layers, "n_heads": config.n_heads}
-    shape |= {"n_observations": 1, "n_actions": config.n_arms, "n_ctx": config.n_steps, "d_mlp": 4 * config.d_model}
-    centred = {"reward_shift": 0.5, "reward_scale": 0.5}
-    imitating = {"steps": config.imitation_steps, "batch_tasks": config.imitation_tasks}
-    imitating["tasks_at_once"] = 4 * config.imitation_tasks
-    acting = {"steps": config.reinforcement_steps, "batch_tasks": config.reinforcement_tasks}
-    acting["tasks_at_once"] = config.reinforcement_tasks
-    plain, critic = PolicyConfig(**shape, **centred), PolicyConfig(**shape, **centred, critic=True)
-    thompson = Distillation(family, Thompson(), config.n_steps, "law")
-    made = {
-        DISTILLED: (plain, PolicyTraining("imitation", **imitating), thompson),
-        PRETRAINED: (plain, PolicyTraining("imitation", **imitating), DecisionPretraining(family, config.n_steps)),
-        REINFORCED: (critic, PolicyTraining("actor-critic", **acting), Reinforcement(family, config.n_steps)),
+    plain = PolicyConfig(
+        n_observations=1,
+        n_actions=config.n_arms,
+        n_ctx=config.n_steps,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        d_mlp=4 * config.d_model,
+        reward_shift=0.5,
+        reward_scale=0.5,
+    )
+    n = config.imitation_tasks
+    imitation = PolicyTraining(steps=config.imitation_steps, batch_tasks=n, tasks_at_once=DRAWN_TOGETHER * n)
+    n = config.reinforcement_tasks
+    acting = PolicyTraining("actor-critic", config.reinforcement_steps, batch_tasks=n, tasks_at_once=n)
+    made: dict[str, tuple[PolicyConfig, PolicyTraining, PolicySource | Reinforcement]] = {
+        DISTILLED: (plain, imitation, Distillation(family, Thompson(), config.n_steps, "law")),
+        PRETRAINED: (plain, imitation, DecisionPretraining(family, config.n_steps)),
+        REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),
     }
     return {name: PolicySubject(name, *parts, config.seeds, config.out) for name, parts in made.items()}
 
@@ -78,7 +87,7 @@ def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:
     known = {name: played(learner, tasks, config.n_steps, [0]) for name, learner in baselines(config.n_steps).items()}
     axes = {name: seeds for name, (_, seeds) in players.items()} | {name: [0] for name in known}
     contexts = held_contexts(config, tasks, histories)
-    policies = {name: policy for name, (policy, _) in players.items()}
+    policies = {name: policy.laws for name, (policy, _) in players.items()}
     tables = {
         "reward": rewards({**known, **histories}, tasks, axes),
         "laws": laws(policies, contexts, axes),
@@ -119,14 +128,14 @@ def held_contexts(
 
 
 def laws(
-    policies: Mapping[str, PolicyTransformer], contexts: Mapping[str, Interaction], axes: Mapping[str, list[int]]
+    policies: Mapping[str, Laws], contexts: Mapping[str, Interaction], axes: Mapping[str, list[int]]
 ) -> pd.DataFrame:
     """kl: of Thompson's law from the policy's (nats, a mean over tasks and steps); seeds: of one seed from the next;
     between: of the first seeds of two policies."""
     tables = []
     for context, history in contexts.items():
         truth = in_batches(lambda h: follow(Thompson(), h).laws, history)
-        said = {name: in_batches(policy.laws, history) for name, policy in policies.items()}
+        said = {name: in_batches(own, history) for name, own in policies.items()}
         for name, law in said.items():
             labels = {"subject": name, "target": context}
             found = {"kl": kl(truth, law), "seeds": kl(law, law.roll(1, 0))}
@@ -142,14 +151,14 @@ def laws(
 
 
 def offline(
-    policies: Mapping[str, PolicyTransformer], history: Interaction, tasks: DecisionTasks, axes: Mapping[str, list[int]]
+    policies: Mapping[str, Laws], history: Interaction, tasks: DecisionTasks, axes: Mapping[str, list[int]]
 ) -> pd.DataFrame:
     """The gap mu* - mu_a of the likeliest action after so many pulls of somebody else's (fig. 2 of 2306.14892)."""
     means = tasks.select(slice(0, history.batch[1])).mean_rewards[..., 0, :]
     greedy = {"temperature": GREEDY, "lapse": 0.0}
     learners = {"empirical-mean": EmpiricalMean(initial=-1.0, **greedy), "lcb": LCB(initial=-1.0, malus=0.8, **greedy)}
     learners["thompson"] = Thompson()
-    said = {name: in_batches(policy.laws, history) for name, policy in policies.items()}
+    said = {name: in_batches(own, history) for name, own in policies.items()}
     said |= {name: in_batches(lambda h, f=f: follow(f, h).laws, history) for name, f in learners.items()}
     tables = []
     for name, law in said.items():

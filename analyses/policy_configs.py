@@ -150,6 +150,34 @@ class AcrossEpisodes:
         return round(episodes * self.horizon)
 
 
+@dataclass(frozen=True)
+class PretrainingDiversity:
+    """How many training tasks until policies learn new bandits in context, and not the old ones by heart?"""
+
+    preset: Preset = "laptop"
+    """smoke: seconds, no science; laptop: small policies on two cores; paper: wider pools, five seeds, longer."""
+    pools: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
+    """Numbers of distinct training tasks; unlimited is always there, too."""
+    n_arms: int = 5
+    """Arms, with success probabilities U(0, 1)."""
+    n_steps: int = 50
+    """Pulls in a trial."""
+    d_model: int = 32
+    """Width of the residual stream."""
+    n_layers: int = 2
+    """Depth L."""
+    steps: int = 1500
+    """AdamW steps of every policy."""
+    batch_tasks: int = 32
+    """Tasks in each of them, drawn from the pool."""
+    test_tasks: int = 1000
+    """Tasks on which rewards are measured, of the pool and new ones."""
+    seeds: int = 3
+    """Ensemble size: seeds 0 ... seeds - 1 train side by side, each on its own pool."""
+    out: Path = Path("runs")
+    """Folder for runs, tables and figures."""
+
+
 POLICY_ANALYSES = {
     "value-vs-policy": Analysis(
         ValueVsPolicy,
@@ -219,5 +247,22 @@ POLICY_ANALYSES = {
             },
         },
         {"smoke": "about 20 s", "laptop": "about 20 min", "paper": "not measured; a GPU"},
+    ),
+    "pretraining-diversity": Analysis(
+        PretrainingDiversity,
+        {
+            "smoke": {
+                "pools": (1, 8),
+                "n_steps": 8,
+                "d_model": 16,
+                "steps": 4,
+                "batch_tasks": 4,
+                "test_tasks": 20,
+                "seeds": 2,
+            },
+            "laptop": {},
+            "paper": {"pools": (1, 4, 16, 64, 256, 1024, 4096, 16384), "n_steps": 100, "steps": 10_000, "seeds": 5},
+        },
+        {"smoke": "about 20 s", "laptop": "about 15 min", "paper": "not measured; hours"},
     ),
 }

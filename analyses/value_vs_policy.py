@@ -99,7 +99,7 @@ def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
     """Tables seeds (by seed: accuracy, constants of the weights, edits), verdicts, rivals (what each leaves of the
     advantages), references (accuracies of learners) and training."""
     jobs = [Subjects(config, objective) for objective in config.objectives]
-    hidings = [hidden for hidden, title in HIDDEN.items() if title]
+    hidings: list[Hidden] = [hidden for hidden, title in HIDDEN.items() if title]
     jobs += [Subjects(config, objective, hidden) for objective in config.controls for hidden in hidings]
     records = in_parallel(Subjects.train, [(job,) for job in jobs], "training", "objective")
     examined = in_parallel(examine_subjects, list(zip(jobs, records, strict=True)), "examining", "objective")

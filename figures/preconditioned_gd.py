@@ -24,18 +24,19 @@ RIVALS = {
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """A row per family: the matrices of the first seed, Dist over training, constants, losses."""
+    """A row per family: the matrices of the first seed, Dist and loss over training, constants, losses."""
     families = list(tables["losses"]["subject"].unique())
-    figure = plt.figure(figsize=(13, 3.6 * len(families)))
+    figure = plt.figure(figsize=(16.5, 3.6 * len(families)))
     rows = figure.subfigures(len(families), 1, squeeze=False)[:, 0]
     for row, family in zip(rows, families, strict=True):
         mine = {name: table[table["subject"] == family] for name, table in tables.items()}
-        left, right = row.subfigures(1, 2, width_ratios=(1, 2.6))
+        left, right = row.subfigures(1, 2, width_ratios=(1, 3.5))
         _matrices(left, mine["weights"])
-        axes = right.subplots(1, 3)
+        axes = right.subplots(1, 4)
         _dist(axes[0], mine["dist"], mine["published"])
-        _constants(axes[1], mine["constants"], mine["published"])
-        _losses(axes[2], mine["losses"], mine["published"])
+        _training(axes[1], mine["dist"], mine["losses"])
+        _constants(axes[2], mine["constants"], mine["published"])
+        _losses(axes[3], mine["losses"], mine["published"])
         row.suptitle(f"{family} family", x=0.01, ha="left")
     return figure
 
@@ -68,6 +69,19 @@ def _dist(axes: Axes, dist: pd.DataFrame, published: pd.DataFrame) -> None:
         style = {**PUBLISHED, "color": COLORS[block]}
         axes.plot([rows["step"].max()] * len(theirs), theirs["value"], label=f"{block} published", **style)
     axes.set(yscale="log", title="Dist to a multiple of I (layers' mean)", xlabel="step of training", ylabel="Dist")
+    axes.legend(loc="best")
+
+
+def _training(axes: Axes, dist: pd.DataFrame, losses: pd.DataFrame) -> None:
+    """The loss on the prompts that were trained on, thick its median, above the best rivals' on new ones."""
+    rows = dist[(dist["metric"] == "training-loss") & (dist["step"] > 0)]
+    table = rows.pivot_table("value", "step", "seed")
+    axes.plot(table.index, table.to_numpy(), color=SUBJECT["color"], linewidth=0.5, alpha=0.4)
+    axes.plot(table.index, table.median(axis=1), color=SUBJECT["color"], label="network")
+    for name in ("preconditioned-gd", "gd-plus-plus"):
+        value = losses[(losses["learner"] == name) & (losses["metric"] == "loss")]["value"].iloc[0]
+        axes.axhline(value, color=RIVALS[name][1]["color"], linestyle="--", label=f"best {RIVALS[name][0]}")
+    axes.set(yscale="log", title="Training loss", xlabel="step of training", ylabel="E (f - y)²")
     axes.legend(loc="best")
 
 

@@ -80,7 +80,9 @@ def _rivals(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) ->
     rows = select(tables["rivals"], metric="disagreement")
     left = rows.pivot_table("value", "subject", "learner", aggfunc="median", sort=False).loc[names]
     image = axes.imshow(np.log10(left.clip(1e-4, MOST)), cmap="viridis_r", aspect="auto", vmin=-3, vmax=0)
-    axes.set_xticks(range(left.shape[1]), [LABELS.get(name, name) for name in left.columns], rotation=40, ha="right")
+    axes.set_xticks(
+        range(left.shape[1]), [LABELS.get(str(name), str(name)) for name in left.columns], rotation=40, ha="right"
+    )
     _named(axes, names)
     for (i, j), value in np.ndenumerate(left.to_numpy()):
         axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=6, color="w" if value < 0.05 else "k")
