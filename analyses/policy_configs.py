@@ -33,13 +33,12 @@ class ValueVsPolicy:
         "value-td",
         "q-sarsa",
         "q-regression",
-        "greedy-imitation",
         "optimal-imitation",
         "distil-sarsa",
         "distil-policy-gradient",
         "policy-gradient",
     )
-    """What networks are trained for, each an ensemble of its own."""
+    """What networks are trained for, each an ensemble of its own. On rings greedy-imitation is optimal-imitation."""
     controls: tuple[ActionObjective, ...] = ("q-sarsa", "optimal-imitation")
     """Objectives trained again with rewards in random order, and again without next pairs (gamma = 0)."""
     n_layers: int = 5

@@ -176,18 +176,18 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
         if name == THOMPSON:
             continue
         lines.append(f"  {name}")
-        for pool in skill["pool"].unique():
+        for pool in (*sorted(skill["pool"].dropna().unique().tolist()), None):
             found = []
             for target in (TRAINING, NEW):
                 rows = _of(select(skill, subject=name, target=target), pool)["value"]
                 found.append(f"{target} {rows.median():.2f} [{rows.min():.2f}, {rows.max():.2f}]")
             kls = _of(select(laws, subject=name), pool).groupby("learner")["value"].median()
             by_heart = f" ({kls[BY_HEART]:.3f})" if BY_HEART in kls else ""
-            tasks = "unlimited" if pd.isna(pool) else f"{pool} tasks"
+            tasks = "unlimited" if pool is None else f"{pool} tasks"
             lines.append(f"    {tasks:12}{', '.join(found)}, KL {kls[THOMPSON]:.3f}{by_heart}")
     return "\n".join(lines)
 
 
 def _of(rows: pd.DataFrame, pool: int | None) -> pd.DataFrame:
     """The rows of one number of training tasks; none stands for unlimited."""
-    return rows[rows["pool"].isna() if pd.isna(pool) else rows["pool"].eq(pool).fillna(False)]
+    return rows[rows["pool"].isna()] if pool is None else select(rows, pool=pool)

@@ -18,11 +18,11 @@ LABELS = {"thompson": "Thompson's law", "by-heart": "the pool by heart"}
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Share of the attainable gain on training and on new tasks, and KL on new ones, by the number of training tasks."""
+    """Skill on training and on new tasks, and KL on new ones, by the number of training tasks."""
     figure = Figure(figsize=(10, 4))
     left, right = figure.subplots(1, 2)
     skill, laws = tables["skill"], select(tables["laws"], target="new")
-    pools = sorted(skill["pool"].dropna().unique())
+    pools = sorted(skill["pool"].dropna().unique().tolist())
     for name, colour in COLOURS.items():
         for target, style in TARGETS.items():
             rows = select(skill, subject=name, target=target)
@@ -32,9 +32,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
             _curve(right, rows, pools, color=colour, ls=style, label=f"{name}: from {LABELS[rival]}")
     thompson = select(skill, subject="thompson")["value"].iloc[0]
     left.axhline(thompson, color="0.4", ls="--", lw=1, label="Thompson sampling, new tasks")
-    left.set(
-        ylabel="share of the attainable gain over random", title="Skill (a line per median seed, all seeds shaded)"
-    )
+    left.set(ylabel="share of the attainable gain over random", title="Skill (median and range of seeds)")
     right.set(ylabel="KL, nats, on new tasks", yscale="log", title="Whose law on new tasks?")
     for axes in (left, right):
         axes.set_xticks(range(len(pools) + 1), [*(f"{pool}" for pool in pools), "∞"])

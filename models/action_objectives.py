@@ -17,6 +17,8 @@ from torch import Tensor
 
 from tasks.decision import DecisionTasks, policy_values
 
+LOGIT_DECAY = 0.01
+
 Outputs = Float[Tensor, "seeds tasks states actions"]
 Losses = Float[Tensor, " seeds"]
 
@@ -61,9 +63,13 @@ def imitation(logits: Outputs, lesson: Lesson) -> Losses:
 
 
 def policy_gradient(logits: Outputs, lesson: Lesson) -> Losses:
-    """Minus the discounted return of the policy from a uniformly drawn state, differentiated exactly."""
+    """Minus the discounted return of the policy from a uniformly drawn state, differentiated exactly.
+
+    LOGIT_DECAY times the logits' variance over actions is added: a return alone does not mind logits without bound.
+    """
     policy = logits.softmax(-1)
-    return -(policy * policy_values(lesson.tasks, policy, lesson.gamma)).sum(-1).mean((-2, -1))
+    returns = (policy * policy_values(lesson.tasks, policy, lesson.gamma)).sum(-1).mean((-2, -1))
+    return LOGIT_DECAY * logits.var(-1, correction=0).mean((-2, -1)) - returns
 
 
 def walk_values(tasks: DecisionTasks, gamma: float) -> Outputs:

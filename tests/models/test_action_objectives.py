@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from models.action_objectives import (
+    LOGIT_DECAY,
     POLICY_OBJECTIVES,
     TARGETS,
     VALUE_OBJECTIVES,
     Lesson,
     best_action_law,
+    greedy_law,
     imitation,
     optimal_law,
     policy_gradient,
@@ -68,6 +70,16 @@ def test_the_optimal_law_is_that_of_value_iteration() -> None:
         assert torch.equal(optimal_law(tasks, GAMMA), best_action_law(optimal_values(tasks, GAMMA)))
 
 
+def test_on_rings_greed_for_the_walks_values_is_optimal_and_on_chains_it_is_not() -> None:
+    """The nearer way round is the better one for the walk, too; then imitation of either is one objective."""
+    laws = {}
+    for kind in ("ring", "chain"):
+        tasks = MDPFamily(kind).draw([0], "test", 2, 200).to(torch.float64)
+        laws[kind] = (greedy_law(tasks, GAMMA) - optimal_law(tasks, GAMMA)).abs().amax((-2, -1))
+    assert (laws["ring"] == 0).all()
+    assert (laws["chain"] > 0).any()
+
+
 def test_the_policy_gradient_is_that_of_the_return() -> None:
     """The policy gradient theorem: dJ/dlogit(s, a) = sum_t gamma^t P(s_t = s) pi(a | s) A(s, a)."""
     logits = torch.randn(2, 6, 7, 2, dtype=torch.float64, requires_grad=True)
@@ -79,7 +91,8 @@ def test_the_policy_gradient_is_that_of_the_return() -> None:
     walked = (policy[..., None] * kernel).sum(-2)
     start = torch.full((2, 6, 7), 1 / 7, dtype=torch.float64)
     visits = torch.linalg.solve((torch.eye(7, dtype=torch.float64) - GAMMA * walked).mT, start)
-    expected = -visits[..., None] * policy * advantage / 6
+    centred = logits.detach() - logits.detach().mean(-1, keepdim=True)
+    expected = LOGIT_DECAY * centred / (7 * 6) - visits[..., None] * policy * advantage / 6
     torch.testing.assert_close(logits.grad, expected, atol=1e-10, rtol=0)
 
 
