@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
 
@@ -104,7 +104,7 @@ class Inspect:
     n_states: int = 10
     """States per task, of Markov reward processes."""
     context_length: int | None = None
-    """Transitions, examples or pulls in the context; None takes the papers': 30, 20, or 100."""
+    """Transitions, examples or pulls in the context; None takes the papers' 30 or 20, of pulls the first 50."""
     rivals: Literal["linear", "all"] = "linear"
     """linear: learners whose values are linear in the query's features; all: softmax TD too, which is slower to fit."""
     card: Path | None = None
@@ -238,15 +238,19 @@ def require_device(name: str) -> None:
 
 def show_inspection(options: Inspect) -> None:
     read_config(options.folder)  # before libraries load, which takes seconds
+    if options.task in get_args(PolicyTask):
+        given = {"--card": options.card, "--rivals": options.rivals != "linear", "--n-states": options.n_states != 10}
+        if unused := [flag for flag, used in given.items() if used]:
+            raise UsageError(f"{unused[0]} is for networks that estimate values; leave it out for a policy")
     if sys.stderr.isatty():
         print("loading torch and transformer_lens", file=sys.stderr)
     from analyses.answer import render
     from analyses.inspect import inspect
-    from analyses.inspect_policy import POLICY_TASKS, inspect_policy
+    from analyses.inspect_policy import inspect_policy
 
     sizes = {"n_states": options.n_states, "context_length": options.context_length}
     with redirect_stdout(sys.stderr):
-        if options.task in POLICY_TASKS:
+        if options.task in get_args(PolicyTask):
             report = inspect_policy(options.folder, options.task, context_length=options.context_length)
         else:
             report = inspect(options.folder, options.task, rivals=options.rivals, **sizes)

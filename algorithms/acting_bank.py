@@ -90,7 +90,12 @@ ACTING = {**BANDIT, **LINEAR_BANDIT, **CONTROL, **NAVIGATION}
 # simpler -> the next richer ones, each with the constants at which it is the simpler one
 NESTING: dict[str, dict[str, dict[str, float]]] = {
     "random": {name: {"lapse": 1.0} for name, learner in ACTING.items() if "lapse" in constants(learner)},
-    "empirical-mean": {"ucb": {"bonus": 0.0}, "ucb1": {"bonus": 0.0}, "lcb": {"malus": 0.0}},
+    "empirical-mean": {
+        "posterior-mean": {"strength": 0.0},
+        "ucb": {"bonus": 0.0},
+        "ucb1": {"bonus": 0.0},
+        "lcb": {"malus": 0.0},
+    },
     "ucb1": {"discounted-ucb": {"discount": 1.0}},
     "constant-step": {"forgetting": {"forget": 0.0}},
     "linear-posterior": {"lin-ucb": {"bonus": 0.0}},

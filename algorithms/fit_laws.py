@@ -37,6 +37,7 @@ class LawFit:
     """A learner with fitted constants [seeds, 1], and KL(subject || rival) in nats per step on tasks held out.
 
     at_bound: by constant, the seeds in which it stopped at a bound, so that the learner might fit better beyond it.
+    Zero and one end a domain, not a search: beyond them there is nothing.
     """
 
     learner: ActingLearner
@@ -102,9 +103,10 @@ class _Space:
         return acting_learner(self.name, self.named(x), **self.settings)
 
     def at_bound(self, x: Float[Tensor, "batch n"]) -> dict[str, Bool[Tensor, " batch"]]:
-        share = x.sigmoid()
-        stopped = (share < NEAR_BOUND) | (share > 1 - NEAR_BOUND)
-        return dict(zip(self.declared, stopped.mT, strict=True))
+        hits = {}
+        for (name, c), share in zip(self.declared.items(), x.sigmoid().mT, strict=True):
+            hits[name] = (share < NEAR_BOUND) & (c.low != 0) | (share > 1 - NEAR_BOUND) & (c.high != 1)
+        return hits
 
 
 def _bounded(c: Constant, x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from models.policy_config import HistoryConfig, PolicyConfig, PolicyTraining
 from models.policy_sources import DecisionPretraining
 from tasks.decision import DecisionTasks, finite_horizon_values
 from tasks.errors import ConfigError
-from tasks.gridworlds import GridFamily, moves
+from tasks.gridworlds import MOVES, GridFamily, moves
 from tasks.interaction import Interaction
 
 ANALYSIS = "across-episodes"
@@ -43,6 +43,7 @@ TRANSFORMER, RETURNS = "decision-transformer", "return-conditioned"  # a context
 SOURCE = "q-learning"
 HIGH = 0.9  # of the returns in the histories, the quantile that a return-conditioned policy is asked for
 CONFIDENCE = 0.95
+WALKS_AT_ONCE = 8  # batches of random walks that are drawn side by side
 
 
 def family(config: AcrossEpisodes, split: str) -> GridFamily:
@@ -76,28 +77,36 @@ def halves(histories: Histories, n_steps: int) -> tuple[Histories, Histories]:
 def subjects(config: AcrossEpisodes, histories: Histories) -> dict[str, PolicySubject]:
     """All policies by name; every step of training decides as often, whatever the context."""
     learning, expert = halves(histories, config.n_steps)
-    shape = {"n_observations": config.size**2, "n_actions": 5, "d_model": config.d_model, "d_mlp": 4 * config.d_model}
-    shape |= {"n_layers": config.n_layers, "n_heads": config.n_heads, "positions": "rotary"}
+    plain = PolicyConfig(
+        n_observations=config.size**2,
+        n_actions=len(MOVES),
+        n_ctx=config.n_steps,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        d_mlp=4 * config.d_model,
+        positions="rotary",
+    )
     asked = float(torch.quantile(episode_returns(histories.history, config.horizon).flatten(), HIGH))
-    returns = {"returns": True, "return_scale": float(config.horizon), "target_return": asked}
+    told = replace(plain, returns=True, return_scale=float(config.horizon), target_return=asked)
     training = PolicyTraining(steps=config.steps, learning_rate=config.learning_rate, snapshot_every=50)
-    made = {}
+    made: dict[str, PolicySubject] = {}
 
-    def add(name: str, n_ctx: int, what: Histories | None, objective: str = "imitation", **more: bool | float) -> None:
+    def add(name: str, policy: PolicyConfig, n_ctx: int, part: Histories | None) -> None:
         batch = config.batch_tasks * (config.n_steps // n_ctx)
-        draws = batch if what else 8 * batch
-        lessons = Recorded(what, n_ctx) if what else DecisionPretraining(family(config, "train"), n_ctx, Random())
-        how = replace(training, objective=objective, batch_tasks=batch, tasks_at_once=draws)
-        policy = PolicyConfig(**shape, **more, n_ctx=n_ctx)
-        made[name] = PolicySubject(name, policy, how, lessons, config.seeds, config.out)
+        lessons = Recorded(part, n_ctx) if part else DecisionPretraining(family(config, "train"), n_ctx, Random())
+        objective = "return-conditioned" if policy.returns else "imitation"
+        at_once = batch if part else WALKS_AT_ONCE * batch
+        how = replace(training, objective=objective, batch_tasks=batch, tasks_at_once=at_once)
+        made[name] = PolicySubject(name, replace(policy, n_ctx=n_ctx), how, lessons, config.seeds, config.out)
 
-    add(DISTILLED, config.n_steps, learning)
+    add(DISTILLED, plain, config.n_steps, learning)
     for episodes in config.context_episodes:
-        add(f"{DISTILLED}, {episodes:g}", config.context(episodes), learning)
-    add(EXPERT, config.n_steps, expert)
-    add(TRANSFORMER, config.horizon, learning, "return-conditioned", **returns)
-    add(RETURNS, config.n_steps, learning, "return-conditioned", **returns)
-    add(PRETRAINED, config.n_steps, None)
+        add(f"{DISTILLED}, {episodes:g}", plain, config.context(episodes), learning)
+    add(EXPERT, plain, config.n_steps, expert)
+    add(TRANSFORMER, told, config.horizon, learning)
+    add(RETURNS, told, config.n_steps, learning)
+    add(PRETRAINED, plain, config.n_steps, None)
     return made
 
 

@@ -31,7 +31,7 @@ Laws = Float[Tensor, "seeds tasks steps actions"]
 class LawExamination:
     """The fits, what each rival leaves by seed and held-out context, how far apart they lie, and a verdict per seed.
 
-    floor: KL in nats of the best constant law, by seed; where it is nearly zero there is nothing to explain.
+    floor: KL in nats of the best constant law, by seed; NaN where it is below LEAST: there is nothing to explain.
     """
 
     fits: dict[str, LawFit]
@@ -62,13 +62,14 @@ def examine_laws(
     """Fits the rivals to a policy's laws on the first n_fitting contexts of a history, decides on the others."""
     fits = fit_laws(laws, history, rivals, n_fitting=n_fitting, settings=settings, progress=progress)
     floor = constant_law(laws, n_fitting).mean(-1)
+    floor = floor.where(floor >= LEAST, torch.nan)
     unexplained = {name: fit.kl / floor[:, None] for name, fit in fits.items()}
     held_out = history.each(lambda x: x[:, n_fitting:])
     distances = law_distances(fits, held_out, len(laws))
     verdicts = []
     for seed in range(len(laws)):
-        if floor[seed] < LEAST:
-            note = f"its laws hardly depend on the context ({float(floor[seed]):.2g} nats)"
+        if floor[seed].isnan():
+            note = f"its laws hardly depend on the context: the best constant law leaves less than {LEAST} nats"
             verdicts.append(Verdict("none", (), note))
             continue
         bounded = [name for name, fit in fits.items() if any(bool(hit[seed]) for hit in fit.at_bound.values())]

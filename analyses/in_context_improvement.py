@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from algorithms.acting import ActingLearner, follow
@@ -138,7 +139,8 @@ def laws(
         said = {name: in_batches(own, history) for name, own in policies.items()}
         for name, law in said.items():
             labels = {"subject": name, "target": context}
-            found = {"kl": kl(truth, law), "seeds": kl(law, law.roll(1, 0))}
+            between = kl(law, law.roll(1, 0)) if len(law) > 1 else torch.full_like(law[..., 0], torch.nan)
+            found = {"kl": kl(truth, law), "seeds": between}
             for metric, value in found.items():
                 per_task = value.mean(-1)
                 mean, half = per_task.mean(-1), Z95 * per_task.std(-1) / per_task.shape[-1] ** 0.5

@@ -5,10 +5,13 @@ The report has the shape of `analyses.inspect`, with what only value estimators 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from algorithms.acting_bank import BANDIT
 from algorithms.fit_laws import law_divergence
@@ -25,7 +28,8 @@ from tasks.errors import require
 BERNOULLI = "bernoulli-bandit"
 POLICY_TASKS = (BERNOULLI,)
 # Not asked on coins: planning for two arms alone, and Thompson's law for Gaussian rewards.
-RIVALS = tuple(name for name in BANDIT if name not in ("bayes-optimal", "gaussian-thompson"))
+# A policy that acts at random takes nothing from its context: that is told by itself.
+RIVALS = tuple(name for name in BANDIT if name not in ("random", "bayes-optimal", "gaussian-thompson"))
 CONTEXTS = 12  # of every kind; half of them are fitted to
 MOST_STEPS = 50
 
@@ -54,13 +58,13 @@ def report(
     if config.n_observations != 1:
         raise ConfigError(f"this policy tells {config.n_observations} observations apart; {task} has one")
     length = min(config.n_ctx, MOST_STEPS) if context_length is None else context_length
-    if length > config.n_ctx:
-        raise ConfigError(f"context_length is {length}; this policy sees {config.n_ctx} steps")
+    if not 2 <= length <= config.n_ctx:
+        raise ConfigError(f"context_length is {length}; allowed: 2 to {config.n_ctx}, the steps that this policy sees")
     family = BanditFamily(n_arms=config.n_actions)
     history = designed(family, length, contexts, "inspect").each(lambda x: x.double() if x.is_floating_point() else x)
     laws = in_batches(policy.double().laws, history)
     n_fitting = len(KINDS) * (contexts // 2)
-    told = {"gittins": {"horizon": length}}
+    told = {"gittins": {"horizon": config.n_ctx}}  # what it was trained to plan for
     found = examine_laws(laws, history, rivals, n_fitting=n_fitting, settings=told, progress=True)
     n_seeds, held_out = len(laws), history.batch[1] - n_fitting
     seeds = list(range(n_seeds))
@@ -70,14 +74,14 @@ def report(
             **config.to_json(),
             "seeds": n_seeds,
             "diverged": [0.0] * n_seeds,
-            "information": found.floor.tolist(),
+            "information": [_number(floor) for floor in found.floor],
             "prompts": {"queries": length, "context_length": length, "held_out_tasks": held_out},
         },
         "task": task,
         "weights": None,
         "rivals": _rivals(found, seeds),
         "rival_distances": _distances(found),
-        "seed_disagreement": float(between.median()) if n_seeds > 1 else None,
+        "seed_disagreement": _number(between.nanmedian()) if n_seeds > 1 else None,
         "searches": [],
         "verdict": _plain(tally(found.verdicts)),
         "seeds": [_seed(found, seed) for seed in seeds],
@@ -87,13 +91,15 @@ def report(
 def _seed(found: LawExamination, seed: int) -> dict[str, Any]:
     verdict = found.verdicts[seed]
     own = {"family": {"name": f"{', '.join(KINDS)} contexts"}, "rivals": _rivals(found, [seed])}
+    finding = asdict(_behaviour(found, verdict, seed))
+    finding["seen"] = {name: {end: _number(x) for end, x in ends.items()} for name, ends in finding["seen"].items()}
     return {
         **_plain(verdict),
-        "noise": None if verdict.noise != verdict.noise else verdict.noise,
-        "margin": None if verdict.margin != verdict.margin else verdict.margin,
+        "noise": _number(verdict.noise),
+        "margin": _number(verdict.margin),
         "rivals": own["rivals"],
         "prompts": [own],
-        "findings": [asdict(_behaviour(found, verdict, seed))],
+        "findings": [finding],
     }
 
 
@@ -115,9 +121,9 @@ def _rivals(found: LawExamination, seeds: list[int]) -> dict[str, Any]:
             "constants": {key: float(value[seeds, 0].median()) for key, value in fit.constants.items()},
             "n_constants": len(fit.constants),
             "at_bound": [key for key, hit in fit.at_bound.items() if hit[seeds].any()],
-            "disagreement": middle.value,
-            "low": middle.low,
-            "high": middle.high,
+            "disagreement": _number(middle.value),
+            "low": _number(middle.low),
+            "high": _number(middle.high),
             "diverged": 0.0,
         }
     return rivals
@@ -126,9 +132,13 @@ def _rivals(found: LawExamination, seeds: list[int]) -> dict[str, Any]:
 def _distances(found: LawExamination) -> dict[str, dict[str, float | None]]:
     """Medians over seeds; None from a rival that always says the same."""
     return {
-        a: {b: None if gap.isnan().all() else float(gap.nanmedian()) for b, gap in others.items() if b != a}
-        for a, others in found.distances.items()
+        a: {b: _number(gap.nanmedian()) for b, gap in others.items() if b != a} for a, others in found.distances.items()
     }
+
+
+def _number(value: float | Tensor) -> float | None:
+    """As JSON holds it."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:

@@ -245,7 +245,7 @@ POLICY_ANALYSES = {
                 "seeds": 5,
             },
         },
-        {"smoke": "about 20 s", "laptop": "about 20 min", "paper": "not measured; a GPU"},
+        {"smoke": "about 20 s", "laptop": "about 25 min", "paper": "not measured; a GPU"},
     ),
     "pretraining-diversity": Analysis(
         PretrainingDiversity,
@@ -262,6 +262,6 @@ POLICY_ANALYSES = {
             "laptop": {},
             "paper": {"pools": (1, 4, 16, 64, 256, 1024, 4096, 16384), "n_steps": 100, "steps": 10_000, "seeds": 5},
         },
-        {"smoke": "about 20 s", "laptop": "about 15 min", "paper": "not measured; hours"},
+        {"smoke": "about 20 s", "laptop": "about 20 min", "paper": "not measured; hours"},
     ),
 }

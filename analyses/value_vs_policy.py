@@ -20,9 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from algorithms.acting import ActingLearner
+from algorithms.bank import LEARNERS, build
 from algorithms.bank import RIVALS as BANK
 from algorithms.control import PolicyGradient, Sarsa
 from algorithms.fit import fit_bank
+from algorithms.learner import Learner
+from algorithms.learner import constants as declared
 from analyses.configs import ValueVsPolicy
 from analyses.examine import Examination, examine
 from analyses.parallel import in_parallel
@@ -32,26 +35,25 @@ from models.artifacts import run_folder
 from models.config import LinearTransformerConfig
 from models.linear import LinearTransformer, layout_of
 from models.train_actions import ActionRecord, ActionTraining, answers, first_network, train_actions
-from probes.behaviour import Subject
+from probes.behaviour import Subject, median_interval
 from probes.discrimination import PromptFamily, prompts_from
 from probes.interventions import block_lesions, without_bootstrap_block
-from probes.successors import slot_contrasts, squared_correlations, successor_contrasts
+from probes.successors import slot_contrasts, squared_cosines, successor_contrasts
 from probes.weights import read_weights
 from tasks.action_values import Hidden, Walks
 from tasks.decision import DecisionTasks, optimal_values, policy_values
 from tasks.mdps import MDPFamily
 from tasks.rollout import random_walk
+from tasks.streams import uniforms
 
 ANALYSIS = "value-vs-policy"
 UNTRAINED = "untrained"
 HIDDEN: dict[Hidden, str] = {"nothing": "", "rewards": "shuffled rewards", "successors": "gamma = 0"}
-SOURCES: dict[str, ActingLearner] = {
-    "distil-sarsa": Sarsa(temperature=0.05, step_size=0.5, gamma=0.9),
-    "distil-policy-gradient": PolicyGradient(step_size=0.5, gamma=0.9),
-}
 LOOPS = (1, 2, 4)
-# The reference learners, with the best constants on tasks of their own.
+MATTERS = 0.1  # of accuracy
+# The reference learners; their constants are those that act best on tasks of their own.
 REFERENCES = ("myopic", "td0", "td-plus-plus", "lstd", "monte-carlo")
+TRIED = 400  # constants around the least-squares fit
 # Preconditioned TD is left out: its matrix alone would be 196 constants to a seed.
 RIVALS = tuple(name for name in BANK if name not in ("preconditioned-td", "average-reward-td"))
 
@@ -84,15 +86,22 @@ class Subjects:
         return ActionTraining(self.objective, s.context_length, s.steps, s.tasks_per_update, s.learning_rate)
 
     @property
+    def source(self) -> ActingLearner | None:
+        """Whose laws are imitated, in distillations."""
+        sources = {"distil-sarsa": Sarsa(0.05, step_size=0.5, gamma=self.settings.gamma)}
+        sources |= {"distil-policy-gradient": PolicyGradient(step_size=0.5, gamma=self.settings.gamma)}
+        return sources.get(self.objective)
+
+    @property
     def folder(self) -> Path:
         setting = {"model": self.config.to_json(), "training": asdict(self.training), "task": repr(self.walks)}
-        setting["source"] = repr(SOURCES.get(self.objective))
+        setting["source"] = repr(self.source)
         return run_folder(self.settings.out, "policies", setting, range(self.settings.seeds))
 
     def train(self) -> ActionRecord:
         """Trains, or loads the run where a complete one stands."""
-        seeds, source = range(self.settings.seeds), SOURCES.get(self.objective)
-        return train_actions(self.config, self.training, self.walks, seeds, self.folder, source=source)
+        seeds = range(self.settings.seeds)
+        return train_actions(self.config, self.training, self.walks, seeds, self.folder, source=self.source)
 
 
 def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
@@ -140,15 +149,19 @@ def examine_network(subjects: Subjects, model: LinearTransformer, seeds: list[in
 
 
 def inside(model: LinearTransformer, test: HeldOut, name: str, seeds: list[int]) -> dict[str, pd.DataFrame]:
-    """lesions: accuracy without each named block of P and Q. successors: by layer, how far what queries hold of the
-    next states is the distribution k steps on (column steps), as squared correlations of what the action changes."""
-    lesions = {block: test.accuracy(preferences(network, test)) for block, network in block_lesions(model).items()}
-    rows = [tidy(v, {"seed": seeds}, subject=name, target=block, metric="accuracy") for block, v in lesions.items()]
+    """lesions: accuracy without each named block of P and Q, and with its entries in random order. successors: by
+    layer, how far what queries hold of the next states is the distribution k steps on (column steps), as squared
+    cosines of what the action changes."""
+    rows = []
+    for metric, permuted in (("accuracy", False), ("accuracy, permuted", True)):
+        for block, network in block_lesions(model, permuted=permuted).items():
+            value = test.accuracy(preferences(network, test))
+            rows.append(tidy(value, {"seed": seeds}, subject=name, target=block, metric=metric))
     n_layers = model.config.n_layers
     written = slot_contrasts(model, test.context, test.tasks.n_actions)
-    carried = squared_correlations(written, successor_contrasts(test.tasks, n_layers))
+    carried = squared_cosines(written, successor_contrasts(test.tasks, n_layers))
     axes = {"layer": range(n_layers + 1), "steps": range(1, n_layers + 1), "seed": seeds}
-    successors = tidy(carried, axes, subject=name, metric="squared correlation")
+    successors = tidy(carried, axes, subject=name, metric="squared cosine")
     return {"lesions": pd.concat(rows, ignore_index=True), "successors": successors}
 
 
@@ -162,7 +175,12 @@ class HeldOut:
     walk: Float[Tensor, "1 tasks states actions"]
 
     def accuracy(self, preferences: Float[Tensor, "seeds tasks states actions"]) -> Float[Tensor, " seeds"]:
-        """How often the preferred action is optimal, ties broken by chance, where that makes a difference."""
+        """How often the preferred action is optimal, ties broken by chance, where that makes a difference.
+
+        On a task on which preferences are not finite, there are none.
+        """
+        sound = preferences.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+        preferences = torch.where(sound, preferences, 0.0)
         best = best_action_law(self.optimal) > 0
         chosen = (preferences == preferences.amax(-1, keepdim=True)).double()
         right = (chosen * best).sum(-1) / chosen.sum(-1)
@@ -203,10 +221,12 @@ def looped(model: LinearTransformer, factor: int) -> LinearTransformer:
 
 
 def constants(model: LinearTransformer) -> dict[str, Float[Tensor, " seeds"]]:
-    """alpha_eff = p c and the bootstrap strength p c' of the weights, free of the gauge, and gamma_eff = c' / c."""
+    """alpha_eff = p c and the bootstrap strength p c' of the weights, free of the gauge, gamma_eff = c' / c, and the
+    distances to constructions, without which these constants say nothing: 0 is the construction, 1 as far as can be."""
     read = read_weights(model)
     alpha, gamma = read.alpha_eff[:, 0], read.gamma_eff[:, 0]
-    return {"alpha_eff": alpha, "gamma_eff": gamma, "bootstrap": alpha * gamma}
+    distances = {f"distance to {name}": read.constructions[name].distance[:, 0] for name in ("td0", "td-plus-plus")}
+    return {"alpha_eff": alpha, "gamma_eff": gamma, "bootstrap": alpha * gamma, **distances}
 
 
 def agreement(model: LinearTransformer, test: HeldOut) -> dict[str, Float[Tensor, " seeds"]]:
@@ -259,38 +279,74 @@ def verdict_tables(examination: Examination, name: str, seeds: list[int]) -> dic
 
 
 def references(config: ValueVsPolicy) -> pd.DataFrame:
-    """Accuracy of learners on the same walks, their constants fitted to the best advantages on tasks of their own."""
+    """Accuracy of learners on the same walks, and of greed for the walk's true Q, which is what evaluation can give.
+
+    Their constants are fitted to the best advantages on tasks of their own; of those and of TRIED others around them,
+    the ones count that act best there.
+    """
     subjects = Subjects(config, "reference")
     test, layout = held_out(subjects), layout_of(subjects.config)
     walks = replace(subjects.walks, asked="advantages")
-    prompts = prompts_from(layout)
     own = PromptFamily("own prompts", walks, config.context_length, layout.discount)
-    fitting = prompts(own, "references", config.fitting_tasks)
-    tasks = walks.family.draw([0], "references", 0, config.fitting_tasks)
-    best = optimal_values(tasks.to(torch.float64), config.gamma)
+    fitting = prompts_from(layout)(own, "references", config.fitting_tasks)
+    tasks = walks.family.draw([0], "references", 0, config.fitting_tasks).to(torch.float64)
+    best = optimal_values(tasks, config.gamma)
     target = (best[..., 1:] - best[..., :1]).flatten(2)[..., None]
     fits = fit_bank(target, fitting, n_steps=config.n_layers, shared=True, rivals=REFERENCES, scaled=True)
-    asked = subjects.walks.ask(test.tasks, test.context, layout)
-    tables = []
+    known = HeldOut(tasks, fitting.context, best, best)
+    tables = [tidy(test.accuracy(test.walk), {"seed": [0]}, metric="accuracy", learner="true Q of the walk")]
     for name, fit in fits.items():
-        q = fit.learner.predict(asked)[..., 0].unflatten(-1, test.optimal.shape[-2:])
-        tables.append(tidy(test.accuracy(q), {"seed": [0]}, metric="accuracy", learner=name, subject="reference"))
-    return pd.concat(tables, ignore_index=True)
+        tried = {key: around(value, name, key) for key, value in fit.constants.items() if key != "scale"}
+        learner = build(name, config.n_layers, tried)
+        first = known.accuracy(_values(learner, subjects, known)).argmax() if tried else 0
+        accuracy = test.accuracy(_values(learner, subjects, test))[first]
+        tables.append(tidy(accuracy[None], {"seed": [0]}, metric="accuracy", learner=name))
+    return pd.concat(tables, ignore_index=True).assign(subject="reference")
+
+
+def around(value: Float[Tensor, "1 1 ..."], name: str, key: str) -> Float[Tensor, "tried 1 ..."]:
+    """A fitted constant, and TRIED others between half and twice of it, within its bounds."""
+    bounds = declared(LEARNERS[name])[key]
+    draws = uniforms([0], f"{ANALYSIS}/{key}", 0, TRIED, *value.shape[1:])[0].double()
+    return torch.cat([value, value * 2 ** (2 * draws - 1)]).clamp(bounds.low, bounds.high)
+
+
+def _values(learner: Learner, subjects: Subjects, test: HeldOut) -> Float[Tensor, "tried tasks states actions"]:
+    prompt = subjects.walks.ask(test.tasks, test.context, layout_of(subjects.config))
+    with torch.no_grad():
+        return learner.predict(prompt)[..., 0].unflatten(-1, test.optimal.shape[-2:])
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
-    """By objective: accuracy, constants, edits, the nearest rivals and the verdicts; medians over seeds."""
+    """By objective: accuracy, edits, constants, the nearest rivals and the verdicts; medians over seeds."""
     seeds, rivals, verdicts = (tables[name] for name in ("seeds", "rivals", "verdicts"))
-    shown = ("accuracy", "accuracy, 2 x loops", "accuracy, lesion", "alpha_eff", "gamma_eff", "correlation, optimal")
-    lines = ["medians over seeds " + "".join(f"{name:>21}" for name in shown)]
+    shown = ("accuracy, 2 x loops", "accuracy, lesion", "alpha_eff", "distance to td0", "correlation, optimal")
+    lines = [f"{'medians over seeds':38}{'accuracy [95 %]':>20}" + "".join(f"{name:>21}" for name in shown)]
     for name in seeds["subject"].unique():
-        median = select(seeds, subject=name).groupby("metric")["value"].median()
-        lines.append(f"  {name:36}" + "".join(f"{median.get(metric, np.nan):21.2f}" for metric in shown))
+        own = select(seeds, subject=name)
+        median, acting = own.groupby("metric")["value"].median(), select(own, metric="accuracy")["value"]
+        ends = median_interval(acting.to_numpy())
+        line = f"{median['accuracy']:.2f} [{ends.low:.2f}, {ends.high:.2f}]"
+        lines.append(f"  {name:36}{line:>20}" + "".join(f"{median.get(metric, np.nan):21.2f}" for metric in shown))
         left = select(rivals, subject=name, metric="disagreement").groupby("learner")["value"].median().sort_values()
         nearest = ", ".join(f"{learner} {value:.2g}" for learner, value in left.iloc[:3].items())
         said = select(verdicts, subject=name).fillna({"learner": ""})
         counts = (said["outcome"] + " " + said["learner"]).str.strip().value_counts()
         lines.append(f"    nearest: {nearest}; verdicts: " + "; ".join(f"{n} {what}" for what, n in counts.items()))
+        lines += _blocks(select(tables["lesions"], subject=name), median["accuracy"])
     references = tables["references"].set_index("learner")["value"].to_dict()
     lines.append("references: " + ", ".join(f"{name} {value:.2f}" for name, value in references.items()))
     return "\n".join(lines)
+
+
+def _blocks(lesions: pd.DataFrame, accuracy: float) -> list[str]:
+    """The blocks without which it acts worse by MATTERS, worse also than with their entries in random order."""
+    zeroed, permuted = (
+        select(lesions, metric=metric).groupby("target", sort=False)["value"].median()
+        for metric in ("accuracy", "accuracy, permuted")
+    )
+    lost = {block: value for block, value in zeroed.items() if accuracy - value > MATTERS}
+    if not lost:
+        return []
+    told = (f"{block} {value:.2f} ({permuted[block]:.2f})" for block, value in lost.items())
+    return ["    without a block (with its entries in random order): " + ", ".join(told)]

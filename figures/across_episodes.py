@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analyses.tables import select
 
@@ -50,6 +51,7 @@ def _curves(axes: Axes, returns: pd.DataFrame, names: list[str]) -> None:
                   ls="--" if learner else "-", label=name)  # fmt: skip
         if name == "distilled" or name == "q-learning, subsampled":
             axes.fill_between(rows.index, rows["low"], rows["high"], color=COLOURS[name], alpha=0.12, lw=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="episode", ylabel="return on new goals", ylim=(0, None))
     axes.legend(fontsize=7)
 

@@ -26,10 +26,10 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     for name, colour in COLOURS.items():
         for target, style in TARGETS.items():
             rows = select(skill, subject=name, target=target)
-            _curve(left, rows, pools, color=colour, ls=style, label=f"{name}, {target} tasks")
+            _curve(left, rows, pools, colour=colour, style=style, label=f"{name}, {target} tasks")
         for rival, style in RIVALS.items():
             rows = select(laws, subject=name, learner=rival)
-            _curve(right, rows, pools, color=colour, ls=style, label=f"{name}: from {LABELS[rival]}")
+            _curve(right, rows, pools, colour=colour, style=style, label=f"{name}: from {LABELS[rival]}")
     thompson = select(skill, subject="thompson")["value"].iloc[0]
     left.axhline(thompson, color="0.4", ls="--", lw=1, label="Thompson sampling, new tasks")
     left.set(ylabel="share of the attainable gain over random", title="Skill (median and range of seeds)")
@@ -41,9 +41,9 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _curve(axes: Axes, rows: pd.DataFrame, pools: list[int], **style: str) -> None:
+def _curve(axes: Axes, rows: pd.DataFrame, pools: list[int], *, colour: str, style: str, label: str) -> None:
     """Median, least and largest over seeds; unlimited tasks stand behind the largest pool."""
     places = rows["pool"].map({pool: place for place, pool in enumerate(pools)}).astype(float).fillna(len(pools))
     seeds = rows["value"].groupby(np.asarray(places)).agg(["median", "min", "max"])
-    axes.plot(seeds.index, seeds["median"], marker="o", ms=3.5, **style)
-    axes.fill_between(seeds.index, seeds["min"], seeds["max"], color=style["color"], alpha=0.12, lw=0)
+    axes.plot(seeds.index, seeds["median"], color=colour, ls=style, marker="o", ms=3.5, label=label)
+    axes.fill_between(seeds.index, seeds["min"], seeds["max"], color=colour, alpha=0.12, lw=0)

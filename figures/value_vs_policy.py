@@ -54,7 +54,7 @@ def _accuracy(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) 
     _named(axes, names)
     axes.set(xlabel="optimal actions, share of the states where it matters", xlim=(None, 1.01))
     axes.set_title("Who acts well?")
-    axes.legend(loc="lower left", title="learners, 5 steps, best constants", fontsize=7, title_fontsize=7)
+    axes.legend(loc="lower left", title="learners, constants that act best", fontsize=7, title_fontsize=7)
 
 
 def _constants(axes: Axes, seeds: pd.DataFrame, names: list[str]) -> None:

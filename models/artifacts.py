@@ -91,7 +91,10 @@ def load_subject(folder: Path) -> Network:
     """
     network = _load(folder)
     if isinstance(network, PolicyTransformer):
-        raise ConfigError(f"{folder} holds a {network.config.MODEL}, which reads its own history, not prompts")
+        raise ConfigError(
+            f"{folder} holds a {network.config.MODEL}, which reads its own history, not prompts; "
+            "inspect it with --task bernoulli-bandit"
+        )
     return network
 
 
@@ -99,7 +102,10 @@ def load_policy(folder: Path) -> PolicyTransformer:
     """The policy in a folder, as `load_subject`. Raises ConfigError or ArtifactError with one clear line."""
     network = _load(folder)
     if not isinstance(network, PolicyTransformer):
-        raise ConfigError(f"{folder} holds a network that reads prompts; needed: a {PolicyConfig.MODEL}")
+        raise ConfigError(
+            f"{folder} holds a network that reads prompts; needed: a {PolicyConfig.MODEL}. Inspect this one with "
+            "--task boyan-chain, or another task that `learnscope inspect --help` lists for it"
+        )
     return network
 
 

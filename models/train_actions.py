@@ -72,8 +72,11 @@ class ActionRecord:
         return cls(found["step"], found["loss"], found["P"], found["Q"])
 
     def diverged(self) -> dict[int, int]:
-        """Position of every seed whose weights are not finite at the end -> the update when that was first so."""
-        return diverged({"P": self.P, "Q": self.Q}, self.step)
+        """Position of every seed whose weights or loss are not finite at the end -> the update when that was first so.
+
+        Gradients that are not finite are dropped, so weights can stay finite where learning has stopped.
+        """
+        return diverged({"P": self.P[1:], "Q": self.Q[1:], "loss": self.loss[1:, :, None]}, self.step[1:])
 
 
 def train_actions(

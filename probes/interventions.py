@@ -106,14 +106,22 @@ def without_bootstrap_block(model: LinearTransformer) -> LinearTransformer:
     return LinearTransformer(model.config, model.P.detach(), Q)
 
 
-def block_lesions(model: LinearTransformer) -> dict[str, LinearTransformer]:
+def block_lesions(model: LinearTransformer, *, permuted: bool = False) -> dict[str, LinearTransformer]:
     """The network with one named block of P or of Q at zero, by name: "P reward,features" writes the first from the
-    second, "Q features,next_features" matches the first of a key with the second of a query."""
+    second, "Q features,next_features" matches the first of a key with the second of a query.
+
+    permuted: with the block's entries in a random order instead, its norm kept, as a control of what any damage does.
+    """
     lesioned = {}
     for weight in ("P", "Q"):
         for row, column in product((name for name, _ in model.layout.blocks), repeat=2):
             weights = {"P": model.P.detach().clone(), "Q": model.Q.detach().clone()}
-            model.layout.block(weights[weight], row, column).zero_()
+            block = model.layout.block(weights[weight], row, column)
+            if permuted:
+                order = normals([0], f"lesion/{weight}/{row}/{column}", 0, block.shape[-2:].numel())[0].argsort()
+                block.copy_(block.flatten(-2)[..., order].view(block.shape))
+            else:
+                block.zero_()
             lesioned[f"{weight} {row},{column}"] = LinearTransformer(model.config, weights["P"], weights["Q"])
     return lesioned
 

@@ -45,7 +45,7 @@ def successor_contrasts(tasks: DecisionTasks, n_steps: int) -> Float[Tensor, "st
     return (steps[..., 1:, :] - steps[..., :1, :]).flatten(-3, -2).mT
 
 
-def squared_correlations(
+def squared_cosines(
     written: Float[Tensor, "layers seeds tasks states contrasts"],
     truth: Float[Tensor, "steps #seeds tasks states contrasts"],
 ) -> Float[Tensor, "layers steps seeds"]:

@@ -177,11 +177,13 @@ def optimal_values(
 ) -> Float[Tensor, "*batch states actions"]:
     """Q* by value iteration in float64, up to `tolerance` in every entry (or what float64 resolves).
 
-    Raises ValueError where gamma allows no bound.
+    Raises ValueError where gamma allows no bound, or rewards are not finite.
     """
     require_discount(gamma)
     exact = tasks.to(torch.float64)
     rewards, values = exact.mean_rewards, torch.zeros_like(exact.start)
+    if not bool(rewards.isfinite().all()):
+        raise ValueError("rewards are not finite: no values to iterate towards")
     resolution = 4 * torch.finfo(torch.float64).eps
     while True:
         q = rewards + gamma * exact.expected(values)

@@ -4,7 +4,7 @@ import torch
 
 from models.constructions import td0
 from models.linear import LinearTransformer
-from probes.successors import slot_contrasts, squared_correlations, successor_contrasts
+from probes.successors import slot_contrasts, squared_cosines, successor_contrasts
 from tasks.action_values import Walks
 from tasks.layout import transition_layout
 from tasks.mdps import MDPFamily
@@ -29,10 +29,10 @@ def test_successor_contrasts_are_those_of_the_walk() -> None:
     assert found.sum(-2).abs().max() < 1e-12
 
 
-def test_correlations_know_the_same_the_opposite_and_nothing() -> None:
+def test_cosines_know_the_same_the_opposite_and_nothing() -> None:
     truth = successor_contrasts(TASKS, 2)
     written = torch.stack([truth[0], -3 * truth[1], 0 * truth[0]])
-    found = squared_correlations(written, truth)[..., 0]
+    found = squared_cosines(written, truth)[..., 0]
     assert found[0, 0] > 1 - 1e-12
     assert found[1, 1] > 1 - 1e-12
     assert (found[2] == 0).all()
@@ -50,7 +50,7 @@ def test_td_leaves_the_slot_empty_and_a_rewriting_network_fills_it_with_the_next
     layout.block(P, "next_features", "next_features").copy_(torch.eye(14))
     layout.block(Q, "features", "features").copy_(torch.eye(14))
     copying = LinearTransformer(plain.config, P.detach(), Q.detach())
-    carried = squared_correlations(slot_contrasts(copying, walk.context, 2), successor_contrasts(TASKS, 2))[..., 0]
+    carried = squared_cosines(slot_contrasts(copying, walk.context, 2), successor_contrasts(TASKS, 2))[..., 0]
     assert carried.shape == (2, 2)
     assert (carried[0] == 0).all()
     assert carried[1, 0] > 0.8 > 0.3 > carried[1, 1]
