@@ -53,9 +53,9 @@ class ValueVsPolicy:
     """Tasks in each of them."""
     learning_rate: float = 0.01
     """The first learning rate."""
-    fitting_tasks: int = 64
+    fitting_tasks: int = 48
     """Tasks on which the rivals' constants are fitted."""
-    test_tasks: int = 400
+    test_tasks: int = 150
     """Held-out tasks on which everything is measured."""
     seeds: int = 20
     """Ensemble size: seeds 0 ... seeds - 1 train side by side."""

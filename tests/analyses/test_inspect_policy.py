@@ -66,7 +66,7 @@ def test_the_report_of_an_untrained_policy_says_none_and_is_told_in_words() -> N
     text = render(found)
     assert "Answer: none" in text
     assert "nats of an action" in text
-    with pytest.raises(ConfigError, match="context_length is 11; this policy sees 10"):
+    with pytest.raises(ConfigError, match="context_length is 11; allowed: 2 to 10"):
         report(policy, "bernoulli-bandit", context_length=11)
 
 
