@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.stats import binomtest
 from torch import Tensor
 
 from algorithms.acting import ActingLearner
@@ -51,6 +52,8 @@ UNTRAINED = "untrained"
 HIDDEN: dict[Hidden, str] = {"nothing": "", "rewards": "shuffled rewards", "successors": "gamma = 0"}
 LOOPS = (1, 2, 4)
 MATTERS = 0.1  # of accuracy
+ACTS = 0.75  # half of the way from chance to always right
+SIGNED = 0.05  # constants below it are no signs of anything
 # The reference learners; their constants are those that act best on tasks of their own.
 REFERENCES = ("myopic", "td0", "td-plus-plus", "lstd", "monte-carlo")
 TRIED = 400  # constants around the least-squares fit
@@ -328,6 +331,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
         ends = median_interval(acting.to_numpy())
         line = f"{median['accuracy']:.2f} [{ends.low:.2f}, {ends.high:.2f}]"
         lines.append(f"  {name:36}{line:>20}" + "".join(f"{median.get(metric, np.nan):21.2f}" for metric in shown))
+        lines.append(_signs(own))
         left = select(rivals, subject=name, metric="disagreement").groupby("learner")["value"].median().sort_values()
         nearest = ", ".join(f"{learner} {value:.2g}" for learner, value in left.iloc[:3].items())
         said = select(verdicts, subject=name).fillna({"learner": ""})
@@ -337,6 +341,16 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     references = tables["references"].set_index("learner")["value"].to_dict()
     lines.append("references: " + ", ".join(f"{name} {value:.2f}" for name, value in references.items()))
     return "\n".join(lines)
+
+
+def _signs(seeds: pd.DataFrame) -> str:
+    """In how many of the seeds that act well the weights subtract the own value and add the next one, as TD does."""
+    wide = seeds.pivot_table("value", "seed", "metric")
+    wide = wide[wide["accuracy"] > ACTS]
+    alike = (wide["alpha_eff"] > SIGNED) & (wide["bootstrap"] > SIGNED)
+    share = binomtest(int(alike.sum()), len(wide)).proportion_ci() if len(wide) else None
+    ends = f" [{share.low:.0%}, {share.high:.0%}]" if share else ""
+    return f"    signs of TD (own value subtracted, next added) in {alike.sum()} of {len(wide)} seeds that act{ends}"
 
 
 def _blocks(lesions: pd.DataFrame, accuracy: float) -> list[str]:
