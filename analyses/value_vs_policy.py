@@ -10,8 +10,7 @@ Controls see rewards in random order, or no next pairs, or are not trained; refe
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,36 +19,28 @@ from jaxtyping import Float
 from scipy.stats import binomtest
 from torch import Tensor
 
-from algorithms.acting import ActingLearner
 from algorithms.bank import LEARNERS, build
 from algorithms.bank import RIVALS as BANK
-from algorithms.control import PolicyGradient, Sarsa
 from algorithms.fit import fit_bank
 from algorithms.learner import Learner
 from algorithms.learner import constants as declared
+from analyses.action_subjects import HIDDEN, HeldOut, Subjects, held_out, preferences, untrained
 from analyses.configs import ValueVsPolicy
 from analyses.examine import Examination, examine
 from analyses.parallel import in_parallel
 from analyses.tables import select, tidy
-from models.action_objectives import best_action_law
-from models.artifacts import run_folder
-from models.config import LinearTransformerConfig
 from models.linear import LinearTransformer, layout_of
-from models.train_actions import ActionRecord, ActionTraining, answers, first_network, train_actions
+from models.train_actions import ActionRecord
 from probes.behaviour import Subject, median_interval
 from probes.discrimination import PromptFamily, prompts_from
 from probes.interventions import block_lesions, without_bootstrap_block
 from probes.successors import slot_contrasts, squared_cosines, successor_contrasts
 from probes.weights import read_weights
-from tasks.action_values import Hidden, Walks
-from tasks.decision import DecisionTasks, optimal_values, policy_values
-from tasks.mdps import MDPFamily
-from tasks.rollout import random_walk
+from tasks.action_values import Hidden
+from tasks.decision import optimal_values
 from tasks.streams import uniforms
 
 ANALYSIS = "value-vs-policy"
-UNTRAINED = "untrained"
-HIDDEN: dict[Hidden, str] = {"nothing": "", "rewards": "shuffled rewards", "successors": "gamma = 0"}
 LOOPS = (1, 2, 4)
 MATTERS = 0.1  # of accuracy
 ACTS = 0.75  # half of the way from chance to always right
@@ -59,52 +50,6 @@ REFERENCES = ("myopic", "td0", "td-plus-plus", "lstd", "monte-carlo")
 TRIED = 400  # constants around the least-squares fit
 # Preconditioned TD is left out: its matrix alone would be 196 constants to a seed.
 RIVALS = tuple(name for name in BANK if name not in ("preconditioned-td", "average-reward-td"))
-
-
-@dataclass(frozen=True)
-class Subjects:
-    """Networks trained for one objective on one kind of prompt: everything that decides their weights."""
-
-    settings: ValueVsPolicy
-    objective: str
-    hidden: Hidden = "nothing"
-
-    @property
-    def name(self) -> str:
-        return f"{self.objective}, {HIDDEN[self.hidden]}" if HIDDEN[self.hidden] else self.objective
-
-    @property
-    def walks(self) -> Walks:
-        return Walks(MDPFamily(self.settings.family), self.settings.gamma, hidden=self.hidden)
-
-    @property
-    def config(self) -> LinearTransformerConfig:
-        tasks = self.walks.family.draw([0], "size", 0, 1)
-        d = tasks.n_states * tasks.n_actions
-        return LinearTransformerConfig(self.settings.n_layers, True, d, gamma=self.settings.gamma)
-
-    @property
-    def training(self) -> ActionTraining:
-        s = self.settings
-        return ActionTraining(self.objective, s.context_length, s.steps, s.tasks_per_update, s.learning_rate)
-
-    @property
-    def source(self) -> ActingLearner | None:
-        """Whose laws are imitated, in distillations."""
-        sources = {"distil-sarsa": Sarsa(0.05, step_size=0.5, gamma=self.settings.gamma)}
-        sources |= {"distil-policy-gradient": PolicyGradient(step_size=0.5, gamma=self.settings.gamma)}
-        return sources.get(self.objective)
-
-    @property
-    def folder(self) -> Path:
-        setting = {"model": self.config.to_json(), "training": asdict(self.training), "task": repr(self.walks)}
-        setting["source"] = repr(self.source)
-        return run_folder(self.settings.out, "policies", setting, range(self.settings.seeds))
-
-    def train(self) -> ActionRecord:
-        """Trains, or loads the run where a complete one stands."""
-        seeds = range(self.settings.seeds)
-        return train_actions(self.config, self.training, self.walks, seeds, self.folder, source=self.source)
 
 
 def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
@@ -123,12 +68,6 @@ def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
     tables = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
     tables["references"] = references(config)
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
-
-
-def untrained(config: ValueVsPolicy) -> tuple[Subjects, LinearTransformer, list[int]]:
-    """The control that nothing was learnt in."""
-    subjects, seeds = Subjects(config, UNTRAINED), list(range(config.seeds))
-    return subjects, first_network(subjects.config, seeds).double(), seeds
 
 
 def examine_subjects(subjects: Subjects, record: ActionRecord) -> dict[str, pd.DataFrame]:
@@ -166,48 +105,6 @@ def inside(model: LinearTransformer, test: HeldOut, name: str, seeds: list[int])
     axes = {"layer": range(n_layers + 1), "steps": range(1, n_layers + 1), "seed": seeds}
     successors = tidy(carried, axes, subject=name, metric="squared cosine")
     return {"lesions": pd.concat(rows, ignore_index=True), "successors": successors}
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Fresh tasks, a walk through each, and the best actions; states in which all actions are good say nothing."""
-
-    tasks: DecisionTasks
-    context: Float[Tensor, "1 tasks n width"]
-    optimal: Float[Tensor, "1 tasks states actions"]
-    walk: Float[Tensor, "1 tasks states actions"]
-
-    def accuracy(self, preferences: Float[Tensor, "seeds tasks states actions"]) -> Float[Tensor, " seeds"]:
-        """How often the preferred action is optimal, ties broken by chance, where that makes a difference.
-
-        On a task on which preferences are not finite, there are none.
-        """
-        sound = preferences.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-        preferences = torch.where(sound, preferences, 0.0)
-        best = best_action_law(self.optimal) > 0
-        chosen = (preferences == preferences.amax(-1, keepdim=True)).double()
-        right = (chosen * best).sum(-1) / chosen.sum(-1)
-        matters = ~best.all(-1)
-        return (right * matters).sum((-2, -1)) / matters.sum()
-
-
-def held_out(subjects: Subjects) -> HeldOut:
-    """The same tasks and walks for all seeds and objectives, seen as the subjects see them."""
-    settings, layout = subjects.settings, layout_of(subjects.config)
-    walks = subjects.walks
-    tasks = walks.family.draw([0], "held-out", 0, settings.test_tasks).to(torch.float64)
-    history = random_walk(tasks, settings.context_length + 1, seeds=[0], purpose="held-out/walk")
-    context = walks.tokens(history, [0], "held-out", 0, layout).double()
-    uniform = torch.full_like(tasks.mean_rewards, 1 / tasks.n_actions)
-    gamma = settings.gamma
-    return HeldOut(tasks, context, optimal_values(tasks, gamma), policy_values(tasks, uniform, gamma))
-
-
-def preferences(model: LinearTransformer, test: HeldOut) -> Float[Tensor, "seeds tasks states actions"]:
-    """What the network says of every state and action."""
-    with torch.no_grad():
-        said = answers(model.P, model.Q, test.context, model.config)
-    return said.unflatten(-1, (test.tasks.n_states, test.tasks.n_actions))
 
 
 def accuracies(model: LinearTransformer, test: HeldOut) -> dict[str, Float[Tensor, " seeds"]]:

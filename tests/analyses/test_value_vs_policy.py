@@ -7,15 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
+from analyses.action_subjects import Subjects, held_out, preferences
 from analyses.configs import ANALYSES, ValueVsPolicy
 from analyses.tables import select
 from analyses.value_vs_policy import (
-    Subjects,
     accuracies,
     advantages_examined,
-    held_out,
     inside,
-    preferences,
     references,
     run,
     summarise,
