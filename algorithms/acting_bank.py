@@ -91,7 +91,7 @@ ACTING = {**BANDIT, **LINEAR_BANDIT, **CONTROL, **NAVIGATION}
 NESTING: dict[str, dict[str, dict[str, float]]] = {
     "random": {name: {"lapse": 1.0} for name, learner in ACTING.items() if "lapse" in constants(learner)},
     "empirical-mean": {
-        "posterior-mean": {"strength": 0.0},
+        "posterior-mean": {"strength": 1e-12},  # in the limit: an arm never pulled has the prior's mean
         "ucb": {"bonus": 0.0},
         "ucb1": {"bonus": 0.0},
         "lcb": {"malus": 0.0},

@@ -194,7 +194,8 @@ def test_nesting(simpler: str, name: str, history: Interaction) -> None:
     told = SETTINGS.get(name, {})
     shared = dict.fromkeys(("temperature", "initial", "bonus", "step_size", "ridge"), 0.3)
     mine = {key: shared[key] for key in constants(ACTING[simpler]) if key in shared}
-    richer_one = {**mine, **NESTING[simpler][name]}
+    renamed = {"initial": "prior_mean"} if name == "posterior-mean" else {}
+    richer_one = {**{renamed.get(key, key): value for key, value in mine.items()}, **NESTING[simpler][name]}
     first = follow(acting_learner(simpler, mine, **SETTINGS.get(simpler, {})), history).laws
     second = follow(acting_learner(name, richer_one, **told), history).laws
     assert torch.allclose(first, second, atol=1e-10)

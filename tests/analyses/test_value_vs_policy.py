@@ -76,7 +76,7 @@ def test_the_analysis_runs_and_is_drawn(tmp_path: Path) -> None:
     assert {*tables} == {"seeds", "lesions", "successors", "verdicts", "rivals", "training", "references"}
     assert set(tables["seeds"]["subject"]) == {"optimal-imitation", "untrained"}
     assert (select(tables["verdicts"], subject="untrained")["outcome"] == "none").all()
-    assert "references: myopic" in summarise(tables)
+    assert "references: true Q of the walk 1.00, myopic" in summarise(tables)
     assert all(path.stat().st_size > 0 for path in save_figure(draw, tables, tmp_path, "figure"))
     test = held_out(Subjects(config, "x"))
     assert preferences(first_network(Subjects(config, "x").config, [0]).double(), test).shape == (1, 8, 7, 2)
