@@ -54,7 +54,7 @@ def _accuracy(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) 
     _named(axes, names)
     axes.set(xlabel="optimal actions, share of the states where it matters", xlim=(None, 1.01))
     axes.set_title("Who acts well?")
-    axes.legend(loc="lower left", title="learners, constants that act best", fontsize=7, title_fontsize=7)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title="learners", fontsize=7, title_fontsize=7)
 
 
 def _constants(axes: Axes, seeds: pd.DataFrame, names: list[str]) -> None:
@@ -72,27 +72,27 @@ def _constants(axes: Axes, seeds: pd.DataFrame, names: list[str]) -> None:
     axes.set(
         xlabel=r"$\alpha_\mathrm{eff}$: own value subtracted", ylabel=r"$\alpha\gamma_\mathrm{eff}$: next value added"
     )
-    axes.set_title("Constants of the weights: TD is up and to the right")
-    axes.legend(fontsize=7, loc="lower right")
+    axes.set_title("Constants of the weights (TD: up, right)")
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _rivals(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) -> None:
     rows = select(tables["rivals"], metric="disagreement")
     left = rows.pivot_table("value", "subject", "learner", aggfunc="median", sort=False).loc[names]
-    image = axes.imshow(np.log10(left.clip(1e-4, MOST)), cmap="viridis_r", aspect="auto", vmin=-3, vmax=0)
+    axes.imshow(np.log10(left.clip(1e-4, MOST)), cmap="Blues_r", aspect="auto", vmin=-3, vmax=0)
     axes.set_xticks(
         range(left.shape[1]), [LABELS.get(str(name), str(name)) for name in left.columns], rotation=40, ha="right"
     )
     _named(axes, names)
     for (i, j), value in np.ndenumerate(left.to_numpy()):
-        axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=6, color="w" if value < 0.05 else "k")
+        axes.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=6)
     outcomes = tables["verdicts"].groupby(["subject", "outcome"]).size().unstack(fill_value=0)
     for place, name in enumerate(names):
         counts = outcomes.loc[name]
         said = ", ".join(f"{n} {outcome}" for outcome, n in counts.items() if n)
         axes.text(left.shape[1] - 0.4, place, said, va="center", fontsize=6)
-    axes.set_title("What each rival leaves of the advantages (2 % is a fit); verdicts at the right")
-    assert image is not None
+    axes.grid(False)
+    axes.set_title("What each rival leaves of the advantages (2 % fits)")
 
 
 def _edits(axes: Axes, seeds: pd.DataFrame, names: list[str]) -> None:
