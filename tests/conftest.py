@@ -1,5 +1,6 @@
 """What several test files need: failing commands, evaluation prompts in float64, and random networks."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +13,8 @@ from tasks.layout import Prompt, transition_layout
 from tasks.markov_reward import TaskFamily, evaluation_prompt
 from tasks.streams import normals, uniforms
 
+# Analyses train in this process: each further one would load torch for some seconds. Tests of processes ask for them.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 torch.set_num_threads(1)  # tensors here are so small that threads would only wait for one another
 
 
