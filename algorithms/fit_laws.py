@@ -47,10 +47,15 @@ class LawFit:
     at_bound: dict[str, Bool[Tensor, " seeds"]]
 
 
+def kl(subject: Float[Tensor, "*#batch actions"], rival: Float[Tensor, "*#batch actions"]) -> Float[Tensor, "*batch"]:
+    """KL(subject || rival) in nats; where the subject's probability vanishes nothing is lost."""
+    first, second = (law.clamp(min=SMALLEST_PROBABILITY).log() for law in (subject, rival))
+    return (subject * (first - second)).sum(-1)
+
+
 def law_divergence(subject: Laws, rival: Laws) -> Float[Tensor, "seeds tasks"]:
     """KL(subject || rival) in nats per step, the mean over the steps of each task."""
-    first, second = (law.clamp(min=SMALLEST_PROBABILITY).log() for law in (subject, rival))
-    return (subject * (first - second)).sum(-1).mean(-1)
+    return kl(subject, rival).mean(-1)
 
 
 def constant_law(laws: Laws, n_fitting: int) -> Float[Tensor, "seeds held_out"]:

@@ -18,9 +18,10 @@ from torch import Tensor
 from algorithms.acting import ActingLearner, follow
 from algorithms.bandit import LCB, UCB1, EmpiricalMean, PosteriorMean, Random, Thompson
 from algorithms.bayes_adaptive import Gittins
+from algorithms.fit_laws import kl
 from analyses.configs import BanditSettings, InContextImprovement
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches, kl, played
+from analyses.policy_subjects import PolicySubject, in_batches, played
 from analyses.tables import select, tidy
 from models.policy_config import PolicyConfig, PolicyTraining
 from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement, mixed_laws

@@ -90,9 +90,3 @@ def in_batches(
             for start in range(0, history.batch[1], TASKS_AT_ONCE)
         ]
     return torch.cat(pieces, 1)
-
-
-def kl(p: Float[Tensor, "*#batch actions"], q: Float[Tensor, "*#batch actions"]) -> Float[Tensor, "*batch"]:
-    """KL(p || q) in nats; where p vanishes nothing is lost."""
-    tiny = torch.finfo(q.dtype).tiny
-    return (p * (p.clamp(min=tiny).log() - q.clamp(min=tiny).log())).sum(-1)

@@ -18,9 +18,10 @@ from torch.nn.functional import one_hot, pad
 
 from algorithms.acting import follow, interact
 from algorithms.bandit import Thompson
+from algorithms.fit_laws import kl
 from analyses.configs import PretrainingDiversity
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches, kl, played
+from analyses.policy_subjects import PolicySubject, in_batches, played
 from analyses.tables import select, tidy
 from models.policy import PolicyTransformer
 from models.policy_config import PolicyConfig, PolicyTraining

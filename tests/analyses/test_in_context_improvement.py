@@ -8,9 +8,10 @@ import torch
 
 from algorithms.acting import follow
 from algorithms.bandit import Random, Thompson
+from algorithms.fit_laws import kl
 from analyses.configs import ANALYSES
 from analyses.in_context_improvement import held_contexts, laws, median_seed, rewards, run, summarise
-from analyses.policy_subjects import kl, played
+from analyses.policy_subjects import played
 from analyses.tables import select
 from figures.in_context_improvement import draw
 from figures.save import save_figure
