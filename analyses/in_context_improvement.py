@@ -35,6 +35,8 @@ DISTILLED, PRETRAINED, REINFORCED = "distilled", "decision-pretrained", "reinfor
 GREEDY = 1e-3  # temperature
 DRAWN_TOGETHER = 4  # batches of imitation
 Z95 = 1.96  # two-sided, for means over many tasks
+# Rewards of 100 pulls of 5 arms (arXiv 1611.02779, table 1).
+PUBLISHED = {"Gittins, published": 78.3, "RL², published": 78.7}
 CONTEXTS = 500  # on which laws are compared
 
 Laws = Callable[[Interaction], Tensor]
@@ -91,7 +93,7 @@ def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:
     contexts = held_contexts(config, tasks, histories)
     policies = {name: policy.laws for name, (policy, _) in players.items()}
     tables = {
-        "reward": rewards({**known, **histories}, tasks, axes),
+        "reward": pd.concat([rewards({**known, **histories}, tasks, axes), published(config)], ignore_index=True),
         "laws": laws(policies, contexts, axes),
         "offline": offline(policies, contexts["mixed"], tasks, axes),
         "training": training(trained),
@@ -115,6 +117,12 @@ def rewards(histories: Mapping[str, Interaction], tasks: DecisionTasks, axes: Ma
             ends = {"low": mean - half, "high": mean + half}
             tables.append(tidy(mean, {"seed": seeds}, subject=name, metric=metric, **ends))
     return pd.concat(tables, ignore_index=True)
+
+
+def published(config: BanditSettings) -> pd.DataFrame:
+    """Published totals; empty for any other setting than theirs."""
+    table = tidy(list(PUBLISHED.values()), {"subject": list(PUBLISHED)}, metric="published")
+    return table if (config.n_arms, config.n_steps) == (5, 100) else table.iloc[:0]
 
 
 def held_contexts(
@@ -187,7 +195,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     """Totals beside the learners', paired differences to Thompson's, and KL to its law: the median seed of each."""
     lines = ["expected reward of a trial on new tasks (median seed), its difference to Thompson's, 95 % over tasks"]
     reward, laws = tables["reward"], tables["laws"]
-    for name in reward["subject"].unique():
+    for name in reward.loc[reward["metric"] != "published", "subject"].unique():
         total, gap = (median_seed(select(reward, subject=name, metric=metric)) for metric in ("total", "difference"))
         line = f"  {name:22}{total['value']:6.1f} [{total['low']:.1f}, {total['high']:.1f}]"
         if name != "thompson":

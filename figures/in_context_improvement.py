@@ -25,7 +25,6 @@ COLOURS = {
     "oracle": "#888888",
 }
 POLICIES = ("distilled", "decision-pretrained", "reinforced")
-PUBLISHED = {"Gittins, published": 78.3, "RL², published": 78.7}  # arXiv 1611.02779, table 1: 5 arms, 100 pulls
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
@@ -34,7 +33,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2)
     _curves(top_left, select(tables["reward"], metric="reward"), "expected reward")
     top_left.set(xlabel="pull", title="Rewards rise within a trial, weights untouched")
-    top_left.legend(fontsize=7)
+    top_left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     _totals(top_right, tables["reward"])
     _laws(bottom_left, tables["laws"])
     _curves(bottom_right, tables["offline"], r"$\mu^* - \mu_a$ of the likeliest action")
@@ -63,11 +62,13 @@ def _totals(axes: Axes, reward: pd.DataFrame) -> None:
         spread = np.linspace(-0.2, 0.2, len(own)) if len(own) > 1 else np.zeros(1)
         ends = np.abs(own[["low", "high"]].to_numpy().T - own["value"].to_numpy())
         axes.errorbar(own["value"], place + spread, xerr=np.nan_to_num(ends), fmt="o", ms=4, color=COLOURS[name])
-    for (label, value), style in zip(PUBLISHED.items(), (":", "-."), strict=True):
-        axes.axvline(value, color="0.5", ls=style, lw=1, label=label)
+    published = select(reward, metric="published")
+    for row, style in zip(published.itertuples(), (":", "-."), strict=False):
+        axes.axvline(row.value, color="0.5", ls=style, lw=1, label=row.subject)
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="expected reward of a trial", title="Totals, 95 % over tasks (a point per seed)")
-    axes.legend(fontsize=7, loc="lower right")
+    if len(published):
+        axes.legend(fontsize=7, loc="lower right")
 
 
 def _laws(axes: Axes, laws: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from algorithms.acting import follow
 from algorithms.bandit import Random, Thompson
 from algorithms.fit_laws import kl
 from analyses.configs import ANALYSES
-from analyses.in_context_improvement import held_contexts, laws, median_seed, rewards, run, summarise
+from analyses.in_context_improvement import held_contexts, laws, median_seed, published, rewards, run, summarise
 from analyses.policy_subjects import played
 from analyses.tables import select
 from figures.in_context_improvement import draw
@@ -56,3 +56,9 @@ def test_a_perfect_student_is_at_no_distance_from_thompson(tmp_path: Path) -> No
     contexts = held_contexts(config, tasks, {"reinforced": played(Random(), tasks, 6, [0])})
     table = laws({"student": lambda history: follow(Thompson(), history).laws}, contexts, {"student": [0]})
     assert (select(table, metric="kl")["value"].abs() < 1e-6).all()
+
+
+def test_published_totals_stand_beside_their_own_setting_alone() -> None:
+    laptop = ANALYSES["in-context-improvement"].preset("laptop")
+    assert published(laptop)["value"].tolist() == [78.3, 78.7]
+    assert published(replace(laptop, n_steps=20)).empty
