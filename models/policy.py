@@ -57,7 +57,7 @@ class PolicyTransformer(Ensemble, model_card_template=MODEL_CARD):
         self.hook_embed = HookPoint()  # [seeds, tasks, pos, d_model]
         self.hook_pos_embed = HookPoint()  # [seeds, 1, pos, d_model]
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.tokens_per_step = 1 if config.tokens == "step" else 3
+        self.tokens_per_step = 3 if config.tokens == "separate" else 1
         self.setup()
 
     def forward(

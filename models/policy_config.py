@@ -10,7 +10,7 @@ from tasks.errors import ConfigError, require
 
 ATTENTIONS = ("softmax", "linear")
 POSITIONS = ("none", "learned", "rotary")
-TOKENS = ("step", "separate")
+TOKENS = ("step", "transition", "separate")
 OBJECTIVES = ("imitation", "return-conditioned", "actor-critic", "blocked-critic", "policy-gradient")
 WHOLE, NUMBER = (int, "a whole number of at least 1"), ((int, float), "a number")
 
@@ -20,9 +20,9 @@ class PolicyConfig(FlatConfig):
     """A causal transformer that reads its own history and says what to do next: pre-norm blocks, GELU.
 
     n_ctx: the steps that it sees, the last ones. tokens: "step", one token for (what is seen, what was done before and
-    what came of it), or "separate" ones for what is seen, done and got. returns: a token also holds the return that is
-    still to come, `target_return` less what was got where the network itself acts (Decision Transformer). critic: a
-    second head says what the future is worth.
+    what came of it), "transition", the same and what was seen then, or "separate" ones for what is seen, done and got.
+    returns: a token also holds the return that is still to come, `target_return` less what was got where the network
+    itself acts (Decision Transformer). critic: a second head says what the future is worth.
 
     Layer norms have no weights of their own: those would be one with the weights and biases that read them.
     """
@@ -77,13 +77,17 @@ class PolicyConfig(FlatConfig):
     def blocks(self) -> tuple[tuple[str, int], ...]:
         """(name, width) of the blocks of a token, in order."""
         known = (("observation", self.n_observations), ("action", self.n_actions), ("reward", 1), ("acted", 1))
-        return (*known, ("done", 1), *((("return", 1),) if self.returns else ()))
+        before = (("before", self.n_observations),) if self.tokens == "transition" else ()
+        return (*known, ("done", 1), *before, *((("return", 1),) if self.returns else ()))
+
+    @property
+    def d_token(self) -> int:
+        return sum(width for _, width in self.blocks)
 
     @property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         layers, heads, d, head, hidden = self.n_layers, self.n_heads, self.d_model, self.d_head, self.d_mlp
-        width = sum(width for _, width in self.blocks)
-        embedding = {"W_E": (width, d)} | ({"W_pos": (self.n_ctx, d)} if self.positions == "learned" else {})
+        embedding = {"W_E": (self.d_token, d)} | ({"W_pos": (self.n_ctx, d)} if self.positions == "learned" else {})
         reads = dict.fromkeys(("W_Q", "W_K", "W_V"), (layers, heads, d, head))
         read_biases = dict.fromkeys(("b_Q", "b_K", "b_V"), (layers, heads, head))
         attention = {**reads, **read_biases, "W_O": (layers, heads, head, d), "b_O": (layers, d)}

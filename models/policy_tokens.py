@@ -1,6 +1,7 @@
 """How a policy's history becomes tokens: named blocks for what is seen, done and got.
 
     step        token t = (observation t, action t-1, reward t-1, acted, done t-1), acted 0 where there was no step
+    transition  the same, and observation t-1: what was done, where, and where it led in one token (2306.14892)
     separate    tokens 3t, 3t+1, 3t+2 = (observation t), (action t), (reward t, acted, done t)
 
 With returns, the block `return` stands beside the observation. The law of action t is read at the observation's token.
@@ -26,16 +27,22 @@ def seen(
     config: PolicyConfig, observation: Int[Tensor, "*batch"], returns: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch width"]:
     """What a token holds before the action."""
-    parts = [
-        one_hot(observation, config.n_observations).to(returns),
-        returns.new_zeros(*returns.shape, config.n_actions + 3),
-    ]
-    return torch.cat([*parts, returns[..., None] / config.return_scale] if config.returns else parts, -1)
+    first = one_hot(observation, config.n_observations).to(returns)
+    if not config.returns:
+        return pad(first, (0, config.d_token - config.n_observations))
+    return torch.cat(
+        [pad(first, (0, config.d_token - config.n_observations - 1)), returns[..., None] / config.return_scale], -1
+    )
 
 
-def done(config: PolicyConfig, action: Int[Tensor, "*batch"], like: Tensor) -> Float[Tensor, "*batch width"]:
-    """What a token holds of the action; `like` gives precision."""
-    return pad(one_hot(action, config.n_actions).to(like), (config.n_observations, 3 + config.returns))
+def did(
+    config: PolicyConfig, observation: Int[Tensor, "*batch"], action: Int[Tensor, "*batch"], like: Tensor
+) -> Float[Tensor, "*batch width"]:
+    """What a token holds of the action, and of where it was taken; `like` gives precision."""
+    parts = [one_hot(action, config.n_actions).to(like), like.new_zeros(*like.shape, 3)]
+    if config.tokens == "transition":
+        parts.append(one_hot(observation, config.n_observations).to(like))
+    return pad(torch.cat(parts, -1), (config.n_observations, int(config.returns)))
 
 
 def got(
@@ -44,29 +51,35 @@ def got(
     """What a token holds of the outcome."""
     scaled = (reward - config.reward_shift) / config.reward_scale
     outcome = torch.stack([scaled, torch.ones_like(scaled), ended.to(scaled)], -1)
-    return pad(outcome, (config.n_observations + config.n_actions, int(config.returns)))
+    first = config.n_observations + config.n_actions
+    return pad(outcome, (first, config.d_token - first - 3))
 
 
 def step_tokens(
     config: PolicyConfig, step: Step, before: Float[Tensor, "*batch width"], returns: Float[Tensor, "*batch"]
 ) -> tuple[Float[Tensor, "*batch tokens width"], Float[Tensor, "*batch width"]]:
     """The tokens of one step, one or three, and what it leaves for the next; `before`: what the last one left."""
-    known, action = seen(config, step.observation, returns), done(config, step.action, step.reward)
-    outcome = got(config, step.reward, step.done)
-    if config.tokens == "step":
-        return (known + before)[..., None, :], action + outcome
-    return torch.stack([known, action, outcome], -2), torch.zeros_like(outcome)
+    known, action, outcome = _parts(config, step, returns)
+    if config.tokens == "separate":
+        return torch.stack([known, action, outcome], -2), torch.zeros_like(outcome)
+    return (known + before)[..., None, :], action + outcome
 
 
 def history_tokens(
     config: PolicyConfig, history: Interaction, returns: Float[Tensor, "*batch steps"]
 ) -> Float[Tensor, "*batch tokens width"]:
     """The tokens of a whole history, one or three per step; nothing was done before its first."""
-    known, action = seen(config, history.observation, returns), done(config, history.action, history.reward)
-    outcome = got(config, history.reward, history.done)
-    if config.tokens == "step":
-        return known + pad((action + outcome)[..., :-1, :], (0, 0, 1, 0))
-    return torch.stack([known, action, outcome], -2).flatten(-3, -2)
+    known, action, outcome = _parts(config, history, returns)
+    if config.tokens == "separate":
+        return torch.stack([known, action, outcome], -2).flatten(-3, -2)
+    return known + pad((action + outcome)[..., :-1, :], (0, 0, 1, 0))
+
+
+def _parts(config: PolicyConfig, steps: Step | Interaction, returns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What was known, what was done and what came of it."""
+    known = seen(config, steps.observation, returns)
+    action = did(config, steps.observation, steps.action, steps.reward)
+    return known, action, got(config, steps.reward, steps.done)
 
 
 def hindsight_returns(history: Interaction) -> Float[Tensor, "*batch steps"]:

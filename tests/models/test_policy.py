@@ -25,6 +25,8 @@ SMALL = PolicyConfig(3, 4, 6, d_model=8, n_heads=2, d_mlp=10, critic=True, rewar
 CONFIGS = {
     "step": SMALL,
     "separate": replace(SMALL, tokens="separate"),
+    "transition": replace(SMALL, tokens="transition"),
+    "transition, returns": replace(SMALL, tokens="transition", returns=True, target_return=2.0),
     "rotary": replace(SMALL, positions="rotary"),
     "no positions": replace(SMALL, positions="none"),
     "linear": replace(SMALL, attention="linear"),
@@ -230,6 +232,16 @@ def test_rewards_are_read_in_standard_units() -> None:
     assert (layout.read(tokens, "done")[..., 1:, 0] == history().done[..., :-1]).all()
     assert (layout.read(tokens, "action")[..., 1:, :].argmax(-1) == history().action[..., :-1]).all()
     assert (layout.read(tokens, "observation").argmax(-1) == history().observation).all()
+
+
+def test_a_transition_is_one_token() -> None:
+    config = CONFIGS["transition, returns"]
+    tokens, layout = history_tokens(config, history(), torch.full((2, 3, 6), 7.0).double()), network(config).layout
+    before = layout.read(tokens, "before")
+    assert (before[..., 0, :] == 0).all()
+    assert (before[..., 1:, :].argmax(-1) == history().observation[..., :-1]).all()
+    assert (layout.read(tokens, "action")[..., 1:, :].argmax(-1) == history().action[..., :-1]).all()
+    assert (layout.read(tokens, "return") == 7.0).all()
 
 
 def test_the_first_policy_is_nearly_uniform() -> None:
