@@ -10,7 +10,7 @@ import torch
 from algorithms.bank import LEARNERS, RIVALS
 from analyses.answer import render
 from analyses.evidence import MISSED, card
-from analyses.inspect import report
+from analyses.inspect import inspect, report
 from figures import evidence_card
 from figures.save import save_figure
 from models import constructions
@@ -32,6 +32,38 @@ def told():
 
 def by_test(told, level):
     return {f["test"]: f for f in told["seeds"][0]["findings"] if f["level"] == level and f["statistic"] != MISSED}
+
+
+def test_the_report(tmp_path):
+    """The keys and shapes that others rely on, from a folder and back through JSON."""
+    model = constructions.td0(torch.cat([ALPHA, 0.5 * ALPHA]).expand(-1, 3, -1, -1), n_layers=3)
+    model.save_pretrained(tmp_path)
+    told = inspect(tmp_path, "loop")
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert list(told) == [
+        "subject", "task", "weights", "rivals", "rival_distances", "seed_disagreement", "searches", "verdict", "seeds",
+    ]  # fmt: skip
+    assert (told["verdict"]["outcome"], told["verdict"]["learners"]) == ("identified", ["td0"])
+    assert told["verdict"]["confidence"] is None, "an ensemble has none: its seeds have"
+    assert torch.tensor(told["weights"]["alpha_eff"]).shape == (2, 3)
+    assert set(told["rivals"]["td0"]) == {
+        "constants", "n_constants", "at_bound", "disagreement", "low", "high", "diverged",
+    }  # fmt: skip
+    assert told["rivals"]["td0"]["disagreement"] < 1e-8 < told["rivals"]["myopic"]["low"]
+    assert told["rivals"]["td0"]["n_constants"] == 4
+    assert told["rivals"]["td0"]["diverged"] == 0
+    assert told["rival_distances"]["td0"]["myopic"] > 0.01
+    first = told["seeds"][0]
+    assert first["outcome"] == "identified"
+    assert first["confidence"] is None, "the planted benchmark has Boyan chains alone"
+    assert [asked["family"]["name"] for asked in first["prompts"]] == ["own prompts"]
+    levels = [finding["level"] for finding in first["findings"]]
+    assert sorted(set(levels), key=levels.index) == ["behavioural", "representational", "parametric", "causal"]
+    for finding in (finding for finding in first["findings"] if finding["seen"]):  # made on this network
+        assert finding["seen"]["td0"]["value"] == pytest.approx(finding["expected"], abs=1e-6), finding["test"]
+    text = render(told)
+    assert "identified: td0" in text
+    assert "myopic" in text
 
 
 def test_every_level_speaks_for_the_construction_and_against_a_myopic_learner(told):

@@ -1,6 +1,5 @@
 """Networks whose algorithm is known: inspection names it, or says none; never a wrong learner."""
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,11 +8,13 @@ import torch
 
 from algorithms.bank import one_function
 from analyses.answer import render
-from analyses.inspect import inspect, report
+from analyses.inspect import report
 from models import constructions
 from models.config import LinearTransformerConfig, Mask
 from models.linear import LinearTransformer
 from tasks.streams import normals, uniforms
+
+pytestmark = pytest.mark.usefixtures("behaviour_alone")
 
 D = 4
 TASKS: dict[str, Any] = {"fitting_tasks": 40, "held_out_tasks": 40}
@@ -114,38 +115,6 @@ def test_diverging_networks_are_none():
     assert (told["verdict"]["outcome"], told["verdict"]["learners"]) == ("none", [])
     assert min(told["subject"]["diverged"]) > 0.9
     assert "diverges" in render(told)
-
-
-def test_the_report(tmp_path):
-    """The keys and shapes that others rely on, from a folder and back through JSON."""
-    model = constructions.td0(step_sizes(3, False, 2.0), n_layers=3)
-    model.save_pretrained(tmp_path)
-    told = inspect(tmp_path, "loop")
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert list(told) == [
-        "subject", "task", "weights", "rivals", "rival_distances", "seed_disagreement", "searches", "verdict", "seeds",
-    ]  # fmt: skip
-    assert (told["verdict"]["outcome"], told["verdict"]["learners"]) == ("identified", ["td0"])
-    assert told["verdict"]["confidence"] is None, "an ensemble has none: its seeds have"
-    assert torch.tensor(told["weights"]["alpha_eff"]).shape == (2, 3)
-    assert set(told["rivals"]["td0"]) == {
-        "constants", "n_constants", "at_bound", "disagreement", "low", "high", "diverged",
-    }  # fmt: skip
-    assert told["rivals"]["td0"]["disagreement"] < 1e-8 < told["rivals"]["myopic"]["low"]
-    assert told["rivals"]["td0"]["n_constants"] == 4
-    assert told["rivals"]["td0"]["diverged"] == 0
-    assert told["rival_distances"]["td0"]["myopic"] > 0.01
-    first = told["seeds"][0]
-    assert first["outcome"] == "identified"
-    assert first["confidence"] is None, "the planted benchmark has Boyan chains alone"
-    assert [asked["family"]["name"] for asked in first["prompts"]] == ["own prompts"]
-    levels = [finding["level"] for finding in first["findings"]]
-    assert sorted(set(levels), key=levels.index) == ["behavioural", "representational", "parametric", "causal"]
-    for finding in (finding for finding in first["findings"] if finding["seen"]):  # made on this network
-        assert finding["seen"]["td0"]["value"] == pytest.approx(finding["expected"], abs=1e-6), finding["test"]
-    text = render(told)
-    assert "identified: td0" in text
-    assert "myopic" in text
 
 
 def test_readings_that_make_no_sense_are_null():

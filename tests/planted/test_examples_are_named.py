@@ -14,6 +14,8 @@ from models.linear import LinearTransformer
 from tasks.layout import labelled_layout
 from tasks.streams import normals
 
+pytestmark = pytest.mark.usefixtures("behaviour_alone")
+
 TASKS: dict[str, Any] = {"fitting_tasks": 40, "held_out_tasks": 60}
 D, L = 3, 3
 

@@ -12,6 +12,8 @@ from models import constructions
 from models.linear import LinearTransformer
 from tasks.streams import normals, uniforms
 
+pytestmark = pytest.mark.usefixtures("behaviour_alone")
+
 D = 4
 SEEDS = range(2)
 TASKS: dict[str, Any] = {"fitting_tasks": 40, "held_out_tasks": 40}
