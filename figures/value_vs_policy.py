@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from analyses.tables import select
 from figures.style import LABELS
+from probes.behaviour import median_interval
 
 VALUES = ("value-td", "q-sarsa", "q-regression")
 KINDS = {"value": "C0", "policy": "C1", "control": "0.6"}
@@ -46,14 +47,16 @@ def _accuracy(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) 
         spread = np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.zeros(1)
         colour = KINDS[kind(name)]
         axes.scatter(values, place + spread, s=10, color=colour, alpha=0.7)
-        axes.plot([np.median(values)] * 2, [place - 0.35, place + 0.35], color=colour, lw=2)
+        middle = median_interval(values)
+        axes.plot([middle.value] * 2, [place - 0.35, place + 0.35], color=colour, lw=2)
+        axes.plot([middle.low, middle.high], [place + 0.38] * 2, color=colour, lw=1)
     for row in tables["references"].itertuples():
         if row.learner in DASHES:
             label = LABELS.get(str(row.learner), str(row.learner))
             axes.axvline(row.value, color="0.3", lw=1, ls=DASHES[str(row.learner)], label=label)
     _named(axes, names)
     axes.set(xlabel="optimal actions, share of the states where it matters", xlim=(None, 1.01))
-    axes.set_title("Who acts well?")
+    axes.set_title("Who acts well? (seeds, median, its 95 % interval)")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), title="learners", fontsize=7, title_fontsize=7)
 
 
@@ -96,18 +99,19 @@ def _rivals(axes: Axes, tables: Mapping[str, pd.DataFrame], names: list[str]) ->
 
 
 def _edits(axes: Axes, seeds: pd.DataFrame, names: list[str]) -> None:
-    wide = seeds.groupby(["subject", "metric"], sort=False)["value"].median().unstack().loc[names]
     for place, name in enumerate(names):
-        values = [wide.loc[name, metric] for metric in EDITS]
-        for value, marker in zip(values, "o>x", strict=True):
-            axes.scatter(value, place, marker=marker, s=30, color=KINDS[kind(name)])
+        own, colour = select(seeds, subject=name), KINDS[kind(name)]
+        for row, (metric, marker) in enumerate(zip(EDITS, "o>x", strict=True)):
+            middle, height = median_interval(select(own, metric=metric)["value"].to_numpy()), place + 0.2 * (row - 1)
+            axes.plot([middle.low, middle.high], [height] * 2, color=colour, lw=1)
+            axes.scatter(middle.value, height, marker=marker, s=22, color=colour)
     _named(axes, names)
     handles = [
         Line2D([], [], ls="", marker=m, color="0.3", label=label)
         for m, label in zip("o>x", EDITS.values(), strict=True)
     ]
     axes.legend(handles=handles, fontsize=7)
-    axes.set(xlabel="optimal actions, median over seeds")
+    axes.set(xlabel="optimal actions, median over seeds with its 95 % interval")
     axes.set_title("What edits do to them")
 
 
