@@ -8,14 +8,13 @@ per seed, trains alongside under the same loss.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.fit import one_thread
 from models.artifacts import is_complete
@@ -26,7 +25,6 @@ from models.networks import Network, NetworkConfig, build, initial_weights
 from models.objectives import MONTE_CARLO_HORIZON, monte_carlo_returns, regression_loss, td_loss
 from models.training_state import (
     CHECKPOINT,
-    SECONDS_BETWEEN_CHECKPOINTS,
     TrainingState,
     diverged,
     finish,
@@ -117,25 +115,25 @@ def _train(
     losses = _losses(state, training, source.gamma)
     if state.compiled:
         losses = torch.compile(losses, dynamic=False)
-    steps = _steps_per_rollout(training)
-    last_checkpoint = time.monotonic()
-    with tqdm(total=training.train_tasks, initial=state.progress, unit="task", desc="training", disable=None) as bar:
-        while state.progress < training.train_tasks:
-            chunk = state.progress // TASKS_PER_CHUNK
-            rollouts = source.rollouts(seeds, chunk, TASKS_PER_CHUNK, training.batches_per_task, steps)
-            if training.objective == "true-value" and rollouts.values is None:
-                raise ConfigError("these tasks have no known true values; train with objective td or monte-carlo")
-            for task in range(min(TASKS_PER_CHUNK, training.train_tasks - state.progress)):
-                for batch in range(training.batches_per_task):
-                    state.update(losses(rollouts[:, task, batch].to(device)))
-                state.progress += 1
-                if state.progress % training.snapshot_every == 0 or state.progress == training.train_tasks:
-                    state.snapshot(seeds)
-                bar.update()
-            if time.monotonic() - last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS:
-                state.write(folder)
-                last_checkpoint = time.monotonic()
+    tasks = _tasks(state, training, source, seeds)
+    for _ in state.until(training.train_tasks, seeds, folder, lambda task: task % training.snapshot_every == 0):
+        for rollouts in next(tasks):
+            state.update(losses(rollouts.to(device)))
     finish(folder, config, state, seeds, started, device=device, training=asdict(training), task=repr(source))
+
+
+def _tasks(
+    state: _State, training: TrainingConfig, source: TaskSource, seeds: Sequence[int]
+) -> Iterator[list[Trajectories]]:
+    """The roll-outs of task after task, from where the progress stands; a chunk of them is drawn at once."""
+    steps = _steps_per_rollout(training)
+    while True:
+        chunk, first = divmod(state.progress, TASKS_PER_CHUNK)
+        rollouts = source.rollouts(seeds, chunk, TASKS_PER_CHUNK, training.batches_per_task, steps)
+        if training.objective == "true-value" and rollouts.values is None:
+            raise ConfigError("these tasks have no known true values; train with objective td or monte-carlo")
+        for task in range(first, TASKS_PER_CHUNK):
+            yield [rollouts[:, task, batch] for batch in range(training.batches_per_task)]
 
 
 def collapses(config: NetworkConfig) -> bool:

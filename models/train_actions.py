@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.acting import ActingLearner, laws_everywhere, remember
 from algorithms.fit import one_thread
@@ -27,7 +26,6 @@ from models.linear import LinearTransformer
 from models.networks import initial_weights
 from models.training_state import (
     CHECKPOINT,
-    SECONDS_BETWEEN_CHECKPOINTS,
     TrainingState,
     diverged,
     finish,
@@ -141,25 +139,14 @@ def _train(
 ) -> None:
     started = time.time()
     state = _State.start_or_resume(config, training, seeds, folder, device)
-    last_checkpoint = time.monotonic()
-    with tqdm(total=training.steps, initial=state.progress, unit="step", desc="training", disable=None) as bar:
-        while state.progress < training.steps:
-            for context, lesson in _chunk(state, training, walks, seeds, source, device):
-                state.step(context, lesson)
-                state.progress += 1
-                if state.progress % max(1, training.steps // SNAPSHOTS) == 0 or state.progress == training.steps:
-                    state.snapshot(seeds)
-                bar.update()
-                if state.progress == training.steps:
-                    break
-            if time.monotonic() - last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS:
-                state.write(folder)
-                last_checkpoint = time.monotonic()
+    lessons, every = _lessons(state, training, walks, seeds, source, device), max(1, training.steps // SNAPSHOTS)
+    for _ in state.until(training.steps, seeds, folder, lambda step: step % every == 0):
+        state.step(*next(lessons))
     facts = {"training": asdict(training), "task": repr(walks), "source": repr(source)}
     finish(folder, config, state, seeds, started, device=device, **facts)
 
 
-def _chunk(
+def _lessons(
     state: _State,
     training: ActionTraining,
     walks: Walks,
@@ -167,16 +154,17 @@ def _chunk(
     source: ActingLearner | None,
     device: str,
 ) -> Iterator[tuple[Tensor, Lesson]]:
-    """The updates that are left of the chunk in which the progress stands."""
-    index, first = divmod(state.progress, UPDATES_PER_CHUNK)
+    """Update after update, from where the progress stands; a chunk of them is drawn at once."""
     n, total = training.tasks_per_update, training.tasks_per_update * UPDATES_PER_CHUNK
-    tasks = walks.family.draw(seeds, "train", index, total).to(device)
-    history = random_walk(tasks, training.context_length + 1, seeds=seeds, purpose="train/walk", index=index)
-    context = walks.tokens(history, seeds, "train", index, state.model.layout)
-    lesson = Lesson(tasks, walks.gamma, _target(training, tasks, walks.gamma, history, source))
-    for update in range(first, UPDATES_PER_CHUNK):
-        part = slice(update * n, (update + 1) * n)
-        yield context[:, part], lesson.select(part)
+    while True:
+        index, first = divmod(state.progress, UPDATES_PER_CHUNK)
+        tasks = walks.family.draw(seeds, "train", index, total).to(device)
+        history = random_walk(tasks, training.context_length + 1, seeds=seeds, purpose="train/walk", index=index)
+        context = walks.tokens(history, seeds, "train", index, state.model.layout)
+        lesson = Lesson(tasks, walks.gamma, _target(training, tasks, walks.gamma, history, source))
+        for update in range(first, UPDATES_PER_CHUNK):
+            part = slice(update * n, (update + 1) * n)
+            yield context[:, part], lesson.select(part)
 
 
 def _target(

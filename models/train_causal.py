@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.fit import one_thread
 from models.artifacts import is_complete
@@ -25,7 +24,7 @@ from models.causal_config import CausalConfig, CausalTraining
 from models.config import ConfigError
 from models.networks import initial_weights as network_weights
 from models.population_losses import orthogonal_loss, unitary_loss
-from models.training_state import CHECKPOINT, SECONDS_BETWEEN_CHECKPOINTS, TrainingState, finish, read_snapshots
+from models.training_state import CHECKPOINT, TrainingState, finish, read_snapshots
 from tasks.autoregressive import AutoregressiveFamily
 from tasks.streams import normals
 
@@ -89,17 +88,8 @@ def _train(
 ) -> None:
     started = time.time()
     state = _State.start_or_resume(config, training, seeds, folder)
-    last_checkpoint = time.monotonic()
-    with tqdm(total=training.steps, initial=state.progress, unit="step", desc="training", disable=None) as bar:
-        while state.progress < training.steps:
-            state.step(family, seeds)
-            state.progress += 1
-            if state.progress % training.snapshot_every == 0 or state.progress == training.steps:
-                state.snapshot(seeds)
-            bar.update()
-            if time.monotonic() - last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS:
-                state.write(folder)
-                last_checkpoint = time.monotonic()
+    for _ in state.until(training.steps, seeds, folder, lambda step: step % training.snapshot_every == 0):
+        state.step(family, seeds)
     finish(folder, config, state, seeds, started, training=asdict(training), task=repr(family))
 
 

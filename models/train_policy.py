@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.fit import one_thread
 from models.artifacts import is_complete, load_policy
@@ -39,7 +38,6 @@ from models.policy_sources import Lesson, PolicySource, Reinforcement
 from models.policy_tokens import hindsight_returns
 from models.training_state import (
     CHECKPOINT,
-    SECONDS_BETWEEN_CHECKPOINTS,
     TrainingState,
     diverged,
     finish,
@@ -134,20 +132,11 @@ def _train(
     else:
         state.snapshot(seeds)
     lessons = iter(()) if isinstance(source, Reinforcement) else _lessons(state, source, seeds, device)
-    last_checkpoint = time.monotonic()
-    with tqdm(total=training.steps, initial=state.progress, unit="step", desc="training", disable=None) as bar:
-        while state.progress < training.steps:
-            if isinstance(source, Reinforcement):
-                state.reinforce(source, seeds, device)
-            else:
-                state.imitate(*next(lessons))
-            state.progress += 1
-            if state.progress % training.snapshot_every == 0 or state.progress == training.steps:
-                state.snapshot(seeds)
-            bar.update()
-            if time.monotonic() - last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS:
-                state.write(folder)
-                last_checkpoint = time.monotonic()
+    for _ in state.until(training.steps, seeds, folder, lambda step: step % training.snapshot_every == 0):
+        if isinstance(source, Reinforcement):
+            state.reinforce(source, seeds, device)
+        else:
+            state.imitate(*next(lessons))
     facts = {"training": asdict(training), "source": repr(source), "start_from": start_from and start_from.name}
     finish(folder, config, state, seeds, started, device=device, **facts)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.fit import one_thread
 from models.artifacts import is_complete
@@ -25,7 +24,6 @@ from models.regression_objective import Examples, batch_last, initial_weights, r
 from models.train import collapses
 from models.training_state import (
     CHECKPOINT,
-    SECONDS_BETWEEN_CHECKPOINTS,
     TrainingState,
     diverged,
     finish,
@@ -106,21 +104,15 @@ def _train(
         return Examples(*(x.to(device) for x in Examples.read(prompt)))
 
     total = training.steps + sum(steps for steps, _ in training.stages)
-    last_checkpoint = time.monotonic()
     batches, read = [], []
-    with tqdm(total=total, initial=state.progress, unit="step", desc="training", disable=None) as bar:
-        while state.progress < total:
-            if read != (wanted := _batches(training, state.progress)):
-                batches, read = [examples(index, n) for index, n in wanted], wanted
-            polishing = state.progress >= training.steps
-            (state.polish if polishing else state.step)(batches)
-            state.progress += 1
-            if state.progress >= training.steps or state.progress % training.snapshot_every == 0:
-                state.snapshot(seeds)
-            bar.update()
-            if time.monotonic() - last_checkpoint > SECONDS_BETWEEN_CHECKPOINTS:
-                state.write(folder)
-                last_checkpoint = time.monotonic()
+
+    def snapshot_at(step: int) -> bool:
+        return step >= training.steps or step % training.snapshot_every == 0
+
+    for step in state.until(total, seeds, folder, snapshot_at):
+        if read != (wanted := _batches(training, step)):
+            batches, read = [examples(index, n) for index, n in wanted], wanted
+        (state.step if step < training.steps else state.polish)(batches)
     finish(folder, config, state, seeds, started, device=device, training=asdict(training), task=repr(family))
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -52,6 +53,27 @@ class TrainingState:
         self.snapshots: list[dict[str, Tensor]] = []
         self._sums = torch.zeros(len(self.LOSSES), len(next(iter(weights.values()))))
         self._updates = 0
+
+    def until(
+        self, total: int, seeds: Sequence[int], folder: Path, snapshot_at: Callable[[int], bool]
+    ) -> Iterator[int]:
+        """The number of every step that is left of `total`, behind a progress bar; the caller makes the step.
+
+        Snapshots are taken where snapshot_at says so of the progress, and at the end. A checkpoint is written between
+        steps, so what a step reads must follow from its number.
+        """
+        last = time.monotonic()
+        unit = self.UNIT.removesuffix("_count")
+        with tqdm(total=total, initial=self.progress, unit=unit, desc="training", disable=None) as bar:
+            while self.progress < total:
+                yield self.progress
+                self.progress += 1
+                if snapshot_at(self.progress) or self.progress == total:
+                    self.snapshot(seeds)
+                bar.update()
+                if time.monotonic() - last > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.write(folder)
+                    last = time.monotonic()
 
     def update(self, losses: Sequence[Tensor]) -> None:
         """One step on the summed losses [seeds]; seeds share no parameter, so each follows its own gradient."""

@@ -79,10 +79,11 @@ KILLED = """
 import sys
 from pathlib import Path
 import models.train
+import models.training_state
 from models.config import LinearTransformerConfig, TrainingConfig
 from tasks.markov_reward import TaskFamily
 
-models.train.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+models.training_state.SECONDS_BETWEEN_CHECKPOINTS = 0.0
 training = TrainingConfig(context_length=5, train_tasks=int(sys.argv[2]), windows_per_batch=8)
 family = TaskFamily(n_states=4, d_features=2)
 models.train.train(LinearTransformerConfig(2, True, 2), training, family, (0, 1), Path(sys.argv[1]), compiled=False)
@@ -90,7 +91,7 @@ models.train.train(LinearTransformerConfig(2, True, 2), training, family, (0, 1)
 
 
 def test_a_run_killed_in_mid_training_resumes_to_bit_identical_weights(tmp_path):
-    n_tasks = 160
+    n_tasks = 64
     whole = run(tmp_path / "whole", training=TrainingConfig(context_length=5, train_tasks=n_tasks, windows_per_batch=8))
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import models.train_actions
+import models.training_state
 from algorithms.control import Sarsa
 from models.action_objectives import OBJECTIVES
 from models.config import LinearTransformerConfig
@@ -45,7 +46,7 @@ def test_a_killed_run_goes_on_within_a_chunk_and_a_complete_one_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole")
-    monkeypatch.setattr(models.train_actions, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(models.training_state, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     step = models.train_actions._State.step
 
     def killed(state, *arguments) -> None:

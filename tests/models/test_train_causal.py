@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import models.train_causal
+import models.training_state
 from models.causal_config import CausalConfig, CausalTraining
 from models.config import ConfigError
 from models.networks import load
@@ -36,7 +37,7 @@ def test_a_killed_run_goes_on_and_a_complete_one_is_loaded(
     config: CausalConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole", config)
-    monkeypatch.setattr(models.train_causal, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(models.training_state, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     step = models.train_causal._State.step
 
     def killed(state, *arguments) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import models.train_policy
+import models.training_state
 from algorithms.bandit import UCB
 from models.artifacts import load_policy, load_subject
 from models.config import ConfigError, LinearTransformerConfig
@@ -52,7 +53,7 @@ def test_a_killed_run_goes_on_and_a_complete_one_is_loaded(
     objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = run(tmp_path / "whole", objective)
-    monkeypatch.setattr(models.train_policy, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(models.training_state, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     state = models.train_policy._State
     name = "imitate" if hasattr(SOURCES[objective], "lesson") else "reinforce"
     step = getattr(state, name)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import models.train_regression
+import models.training_state
 from algorithms.gradient_descent import optimal_preconditioner
 from models.config import ConfigError, LinearTransformerConfig, RegressionTraining
 from models.linear import LinearTransformer, layout_of
@@ -56,7 +57,7 @@ def test_training_lowers_the_loss_within_its_family(tmp_path, optimiser, family)
 @pytest.mark.parametrize("stop", [1, 4])
 def test_a_killed_training_resumes_to_bit_identical_weights(tmp_path, monkeypatch, optimiser, stop):
     whole = run(tmp_path / "whole", TRAININGS[optimiser])
-    monkeypatch.setattr(models.train_regression, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(models.training_state, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     steps = {name: getattr(models.train_regression._State, name) for name in ("step", "polish")}
     count = 0
 
