@@ -116,7 +116,7 @@ class ExploreThenCommit(EmpiricalMean):
         return torch.where(self._exploring(statistics), 0.0, self.mean(statistics))
 
     def _exploring(self, state: State) -> Tensor:
-        return state["time"] < as_constant(self.explore, state["time"], trailing=1)
+        return state["time"] + 0.5 < as_constant(self.explore, state["time"], trailing=1)  # 10.000...2 pulls are 10
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tasks.interaction import Interaction
 
 MAX_STEPS = 40
 SMALLEST_GAIN = 1e-6  # nats per step of the fit, below which it has arrived
+QUIET_STEPS = 2  # in a row without that gain; one alone may be a step that was damped too much
 SMALLEST_PROBABILITY = 1e-12  # a rival that excludes an action is charged for this much
 NEAR_BOUND = 1e-3  # of a constant's range
 LARGEST_MOVE = 2.0  # of a step, in the unbounded numbers that stand for constants
@@ -148,26 +149,28 @@ def _minimise(
     n = x.shape[-1]
     if n == 0:
         return x, law_divergence(target, follow(space.learner(x), history).laws).mean(-1)
-    for_each_constant = history.each(lambda y: y.repeat(n, *[1] * (y.ndim - 1)))
 
-    def scores(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _scores(lambda copies: follow(space.learner(copies), for_each_constant).laws, x, target)
+    def scores(x: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        for_each_constant = history.each(lambda y: y[own].repeat(n, *[1] * (y.ndim - 1)))
+        return _scores(lambda copies: follow(space.learner(copies), for_each_constant).laws, x, target[own])
 
-    cost, gradient, curvature = scores(x)
-    damping = torch.full_like(cost, 1e-2)
+    going = torch.arange(len(x), device=x.device)
+    cost, gradient, curvature = scores(x, going)
+    x, damping, quiet = x.clone(), torch.full_like(cost, 1e-2), torch.zeros_like(going)
     for _ in range(MAX_STEPS):
-        scale = torch.diag_embed(curvature.diagonal(dim1=-2, dim2=-1) + 1e-8)
-        move = torch.linalg.solve(curvature + damping[:, None, None] * scale, -gradient)
-        tried = x + move.clamp(-LARGEST_MOVE, LARGEST_MOVE)
-        tried_cost, tried_gradient, tried_curvature = scores(tried)
-        better = tried_cost < cost
-        gain = torch.where(better, cost - tried_cost, 0.0)
-        x, gradient = (torch.where(better[:, None], a, b) for a, b in ((tried, x), (tried_gradient, gradient)))
-        curvature = torch.where(better[:, None, None], tried_curvature, curvature)
-        cost = torch.where(better, tried_cost, cost)
-        arrived = torch.where(better, gain < SMALLEST_GAIN, damping > 1e3)
-        damping = torch.where(better, damping / 5, damping * 5).clamp(1e-9, 1e6)
-        if bool(arrived.all()):
+        scale = torch.diag_embed(curvature[going].diagonal(dim1=-2, dim2=-1) + 1e-8)
+        move = torch.linalg.solve(curvature[going] + damping[going, None, None] * scale, -gradient[going])
+        tried = x[going] + move.clamp(-LARGEST_MOVE, LARGEST_MOVE)
+        tried_cost, tried_gradient, tried_curvature = scores(tried, going)
+        better, before = tried_cost < cost[going], damping[going]
+        arrived = torch.where(better, cost[going] - tried_cost < SMALLEST_GAIN, before > 1e3)
+        quiet[going] = torch.where(arrived, quiet[going] + 1, 0)
+        damping[going] = torch.where(better, before / 5, before * 5).clamp(1e-9, 1e6)
+        gone = going[better]
+        for old, new in ((x, tried), (cost, tried_cost), (gradient, tried_gradient), (curvature, tried_curvature)):
+            old[gone] = new[better]
+        going = going[quiet[going] < QUIET_STEPS]
+        if not len(going):
             break
     return x, cost
 

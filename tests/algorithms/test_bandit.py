@@ -158,10 +158,11 @@ def test_win_stay_lose_shift(history: Interaction) -> None:
     assert torch.allclose(again, expected, atol=1e-10)
 
 
-def test_explore_then_commit(history: Interaction) -> None:
+@pytest.mark.parametrize("explore", [5.0, 5.000000000000001], ids=["as given", "as a fit rounds it"])
+def test_explore_then_commit(history: Interaction, explore: float) -> None:
     """Uniform before, and the law of the means of the exploration ever after."""
     known = {"temperature": 0.2, "lapse": 0.0}
-    laws = follow(acting_learner("explore-then-commit", {**known, "explore": 5.0}), history).laws
+    laws = follow(acting_learner("explore-then-commit", {**known, "explore": explore}), history).laws
     means = follow(acting_learner("empirical-mean", {**known, "initial": 0.0}), history).laws
     assert torch.allclose(laws[..., :5, :], torch.full_like(laws[..., :5, :], 1 / ARMS), atol=1e-10)
     assert torch.allclose(laws[..., 5:, :], means[..., 5:6, :].expand_as(laws[..., 5:, :]), atol=1e-10)
