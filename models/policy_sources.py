@@ -6,7 +6,7 @@ Batch i of n tasks is a function of (seed, i, n): fresh tasks every time, and ex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from algorithms.acting import ActingLearner, interact
+from algorithms.acting import ActingLearner, follow, interact
 from tasks.decision import DecisionFamily, DecisionTasks, Environment, optimal_values
 from tasks.errors import ConfigError, require
-from tasks.interaction import Interaction, Step
+from tasks.interaction import Interaction, Step, in_time, interleaved
 from tasks.rollout import roll_out
 from tasks.streams import uniforms
 
@@ -53,6 +53,52 @@ class Distillation:
         tasks = self.family.draw(seeds, "train", index, n).to(device)
         history, laws = watched(self.learner, tasks, self.n_steps, seeds=seeds, purpose="train/source", index=index)
         return history, laws if self.target == "law" else one_hot(history.action, tasks.n_actions).to(laws)
+
+
+@dataclass(frozen=True)
+class LawDistillation:
+    """A learner's law wherever it may be asked, and not only where it leads itself.
+
+    A third of the histories each: its own; actions by one law per task (`mixed_laws`), whatever comes of them; the
+    same, and half-way all tasks become others. For tasks with one state, as the second half starts where it is.
+    """
+
+    family: DecisionFamily
+    learner: ActingLearner
+    n_steps: int
+
+    def lesson(self, seeds: Sequence[int], index: int, n: int, device: str) -> Lesson:
+        third, first = -(-n // 3), self.n_steps // 2
+        tasks = self.family.draw(seeds, "train", index, 4 * third).to(device)
+        own, spread, before, after = (tasks.select(slice(i * third, (i + 1) * third)) for i in range(4))
+        law = mixed_laws(seeds, "train/mixture", index, 2 * third, tasks.n_actions).to(device)
+
+        def acted(tasks: DecisionTasks, law: Tensor, n_steps: int, purpose: str) -> Interaction:
+            return roll_out(tasks, lambda seen: law, n_steps, seeds=seeds, purpose=f"train/{purpose}", index=index)
+
+        with torch.no_grad():
+            kinds = (
+                interact(self.learner, own, self.n_steps, seeds=seeds, purpose="train/source", index=index),
+                acted(spread, law[:, :third], self.n_steps, "spread"),
+                in_time(
+                    acted(before, law[:, third:], first, "before"),
+                    acted(after, law[:, third:], self.n_steps - first, "after"),
+                ),
+            )
+            history = interleaved(kinds).each(lambda x: x[:, :n])
+            return history, follow(self.learner, history).laws
+
+
+@dataclass(frozen=True)
+class ShuffledRewards:
+    """A control: the lessons of a source, the rewards of every history in random order. Only their mean is true."""
+
+    source: PolicySource
+
+    def lesson(self, seeds: Sequence[int], index: int, n: int, device: str) -> Lesson:
+        history, targets = self.source.lesson(seeds, index, n, device)
+        order = uniforms(seeds, "train/shuffled-rewards", index, *history.reward.shape[1:]).argsort(-1).to(device)
+        return replace(history, reward=history.reward.gather(-1, order)), targets
 
 
 @dataclass(frozen=True)

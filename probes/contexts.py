@@ -7,9 +7,6 @@ uncertainty, a switch of all arms' means parts recent rewards from early ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +14,7 @@ from torch import Tensor
 from algorithms.acting import interact
 from algorithms.bandit import Thompson
 from tasks.decision import DecisionFamily, DecisionTasks
-from tasks.interaction import Interaction, Step
+from tasks.interaction import Interaction, in_time, interleaved
 from tasks.rollout import roll_out
 from tasks.streams import uniforms
 
@@ -49,16 +46,3 @@ def skewed_laws(purpose: str, n: int, n_actions: int) -> Float[Tensor, "1 n acti
 def pulled(tasks: DecisionTasks, law: Float[Tensor, "1 n actions"], n_steps: int, purpose: str) -> Interaction:
     """Pulls by a law of each task, whatever comes of them."""
     return roll_out(tasks, lambda seen: law, n_steps, purpose=purpose)
-
-
-def in_time(first: Interaction, second: Interaction) -> Interaction:
-    """One history after the other, task by task."""
-    columns = (field.name for field in fields(Step))
-    return replace(first, **{name: torch.cat([getattr(first, name), getattr(second, name)], -1) for name in columns})
-
-
-def interleaved(parts: Sequence[Interaction]) -> Interaction:
-    """The first task of every part, then the second of every part, and so on."""
-    columns = (field.name for field in fields(Step))
-    stacked = {name: torch.stack([getattr(part, name) for part in parts], 2).flatten(1, 2) for name in columns}
-    return replace(parts[0], **stacked)

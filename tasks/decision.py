@@ -7,7 +7,7 @@ from state s under action a the process goes to successors[s, a, k] with probabi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
@@ -244,3 +244,32 @@ class Pool:
     def draw(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> DecisionTasks:
         pool = self.family.draw(seeds, "pool", 0, self.n_tasks)
         return pool.pick((uniforms(seeds, f"{purpose}/pick", index, n) * self.n_tasks).long())
+
+
+@dataclass(frozen=True)
+class Renumbered:
+    """The tasks of a family, the states of each numbered in a random order of its own.
+
+    To a learner for whom states are no more than names they are the same problems; what one task shows of a state says
+    nothing of the state that has its number in the next.
+    """
+
+    family: DecisionFamily
+
+    def draw(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> DecisionTasks:
+        """As `DecisionFamily.draw`. Raises ConfigError for tasks whose states are not what is observed."""
+        tasks = self.family.draw(seeds, purpose, index, n)
+        if tasks.observations != tuple(range(tasks.n_states)):
+            raise ConfigError("states are numbered anew where they are observed; these tasks hide part of the state")
+        number = uniforms(seeds, f"{purpose}/numbers", index, n, tasks.n_states).argsort(-1)  # of every old state
+        old = number.argsort(-1)
+        rows = old[..., None, None].expand(tasks.successors.shape)
+        successors = number.gather(-1, tasks.successors.flatten(-3)).view(rows.shape)
+        return replace(
+            tasks,
+            successors=successors.gather(-3, rows),
+            probabilities=tasks.probabilities.gather(-3, rows),
+            rewards=tasks.rewards.gather(-3, rows),
+            start=tasks.start.gather(-1, old),
+            terminal=tasks.terminal.gather(-1, old),
+        )

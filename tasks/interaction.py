@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -50,3 +51,16 @@ class Interaction:
     def each(self, change: Callable[[Tensor], Tensor]) -> Interaction:
         """The same change made to every tensor: a device, a slice, a permutation of steps."""
         return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(Step)})
+
+
+def in_time(first: Interaction, second: Interaction) -> Interaction:
+    """One history after the other, task by task."""
+    columns = (field.name for field in fields(Step))
+    return replace(first, **{name: torch.cat([getattr(first, name), getattr(second, name)], -1) for name in columns})
+
+
+def interleaved(parts: Sequence[Interaction]) -> Interaction:
+    """The first task of every part, then the second of every part, and so on."""
+    columns = (field.name for field in fields(Step))
+    stacked = {name: torch.stack([getattr(part, name) for part in parts], 2).flatten(1, 2) for name in columns}
+    return replace(parts[0], **stacked)

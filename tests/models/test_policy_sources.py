@@ -7,7 +7,15 @@ import torch
 
 from algorithms.acting import follow, interact
 from algorithms.bandit import UCB
-from models.policy_sources import DecisionPretraining, Distillation, Reinforcement, mixed_laws, optimal_laws
+from models.policy_sources import (
+    DecisionPretraining,
+    Distillation,
+    LawDistillation,
+    Reinforcement,
+    ShuffledRewards,
+    mixed_laws,
+    optimal_laws,
+)
 from tasks.bandits import BanditFamily, bandits, best_arms
 from tasks.decision import DecisionTasks, optimal_values
 from tasks.errors import ConfigError
@@ -88,3 +96,29 @@ def test_tasks_to_act_in_are_fresh_in_every_step() -> None:
     assert first.batch == (1, 3)
     means = [tasks.rewards for tasks in (first, second) if isinstance(tasks, DecisionTasks)]
     assert not torch.equal(*means)
+
+
+def test_a_law_is_taught_on_histories_of_every_kind() -> None:
+    source = LawDistillation(ARMS, SOFT_UCB, 40)
+    history, laws = source.lesson([0, 1], 3, 30, "cpu")
+    assert history.batch == (2, 30)
+    torch.testing.assert_close(follow(SOFT_UCB, history).laws, laws, rtol=0, atol=1e-6)
+    again, _ = source.lesson([1], 3, 30, "cpu")
+    assert torch.equal(again.reward[0], history.reward[1])
+    many, _ = source.lesson([0], 0, 900, "cpu")
+    own = interact(SOFT_UCB, ARMS.draw([0], "train", 0, 1200).select(slice(0, 300)), 40, purpose="train/source")
+    assert torch.equal(many.action[:, ::3], own.action)
+    # who goes on doing the same, whatever comes of it, gets half-way what he got before, or else something new
+    gains = [many.reward[:, kind::3].unflatten(-1, (2, 20)).mean(-1).diff(dim=-1).square().mean() for kind in (1, 2)]
+    assert gains[1] > 2 * gains[0]
+
+
+def test_shuffled_rewards_are_the_same_in_another_order_and_targets_stay() -> None:
+    plain = LawDistillation(ARMS, SOFT_UCB, 12)
+    (history, laws), (shuffled, targets) = (s.lesson([0, 1], 3, 6, "cpu") for s in (plain, ShuffledRewards(plain)))
+    assert torch.equal(laws, targets)
+    assert torch.equal(history.action, shuffled.action)
+    assert torch.equal(history.reward.sort(-1).values, shuffled.reward.sort(-1).values)
+    assert not torch.equal(history.reward, shuffled.reward)
+    alone, _ = ShuffledRewards(plain).lesson([1], 3, 6, "cpu")
+    assert torch.equal(alone.reward[0], shuffled.reward[1])

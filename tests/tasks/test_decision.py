@@ -14,11 +14,13 @@ from tasks.decision import (
     DecisionTasks,
     Environment,
     Pool,
+    Renumbered,
     drawn,
     finite_horizon_values,
     optimal_values,
     policy_values,
 )
+from tasks.errors import ConfigError
 from tasks.gridworlds import GridFamily
 from tasks.mdps import MDPFamily
 from tasks.streams import uniforms
@@ -267,3 +269,23 @@ class TestEveryFamily:
 def test_an_empty_pool_is_refused() -> None:
     with pytest.raises(ValueError, match="n_tasks is 0; a pool needs at least 1"):
         Pool(BanditFamily(), 0)
+
+
+def test_new_numbers_change_names_and_nothing_else() -> None:
+    family = MDPFamily("tree")
+    own, renumbered = (each.draw([0, 1], "test", 0, 40) for each in (family, Renumbered(family)))
+    number = uniforms([0, 1], "test/numbers", 0, 40, own.n_states).argsort(-1)
+    assert len(number.flatten(0, 1).unique(dim=0)) == 80
+    q = optimal_values(own.to(torch.float64), GAMMA, 1e-12)
+    same = optimal_values(renumbered.to(torch.float64), GAMMA, 1e-12)
+    for seed, task in np.ndindex(2, 40):
+        new = number[seed, task]
+        torch.testing.assert_close(same[seed, task][new], q[seed, task], atol=1e-10, rtol=0)
+        assert renumbered.successors[seed, task][new].equal(new[own.successors[seed, task]])
+        for part in ("probabilities", "rewards", "start", "terminal"):
+            assert getattr(renumbered, part)[seed, task][new].equal(getattr(own, part)[seed, task])
+
+
+def test_states_that_are_not_seen_are_not_renumbered() -> None:
+    with pytest.raises(ConfigError, match="these tasks hide part of the state"):
+        Renumbered(GridFamily("key-to-door", size=3)).draw([0], "test", 0, 2)

@@ -10,7 +10,7 @@ from torch import Tensor
 from tasks.bandits import BanditFamily
 from tasks.decision import DecisionFamily, DecisionTasks, drawn
 from tasks.gridworlds import GridFamily
-from tasks.interaction import Interaction, Step
+from tasks.interaction import Interaction, Step, in_time, interleaved
 from tasks.mdps import MDPFamily
 from tasks.rollout import random_walk, roll_out
 from tasks.streams import uniforms
@@ -119,6 +119,16 @@ def test_a_change_is_made_to_every_tensor() -> None:
     for field in fields(Step):
         assert getattr(late, field.name).equal(getattr(history, field.name)[..., 4:])
     assert (late.n_observations, late.n_actions) == (7, 2)
+
+
+def test_histories_come_one_after_the_other_or_take_turns() -> None:
+    history = random_walk(MDPFamily().draw([0, 1], "test", 0, 4), 10, seeds=[0, 1], purpose="go")
+    early, late = (history.each(lambda part, some=some: part[..., some]) for some in (slice(0, 3), slice(3, None)))
+    assert same(in_time(early, late), history)
+    assert not same(in_time(late, early), history)
+    even, odd = (history.each(lambda part, k=k: part[:, k::2]) for k in (0, 1))
+    assert same(interleaved((even, odd)), history)
+    assert not same(interleaved((odd, even)), history)
 
 
 def test_actions_follow_the_law() -> None:

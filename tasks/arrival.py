@@ -1,0 +1,25 @@
+"""Rewards that come with the move that reaches a state, instead of with the move after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tasks.decision import DecisionFamily, DecisionTasks
+
+
+@dataclass(frozen=True)
+class OnArrival:
+    """A family whose rewards belong to states, each paid by every move that reaches the state.
+
+    Nothing changes but when a reward comes: values are those of the family, moved by one step and by gamma.
+    """
+
+    family: DecisionFamily
+
+    def draw(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> DecisionTasks:
+        """n tasks per seed, batch axes (seeds, n): batch `index` of the stream `purpose`."""
+        tasks = self.family.draw(seeds, purpose, index, n)
+        worth = tasks.mean_rewards.amax(-1)
+        paid = worth.gather(-1, tasks.successors.flatten(-3)).view(tasks.successors.shape)
+        return replace(tasks, rewards=paid)
