@@ -29,7 +29,7 @@ from tasks.errors import LearnscopeError, require
 
 SMOKE = "smoke preset: a check that everything runs, no science; its numbers are no findings"
 ExampleTask = Literal["linear-regression", "unitary-autoregression", "orthogonal-autoregression", "haar-autoregression"]
-PolicyTask = Literal["bernoulli-bandit"]
+PolicyTask = Literal["bernoulli-bandit", "ring", "arrival-ring", "tree", "chain", "dense"]
 CORE = ("model-recovery", "causal-tests", "td-emergence", "td-probe", "constructions", "context-length")
 
 HELP = """\
@@ -42,6 +42,7 @@ Which learning algorithm does a trained network run in context?
   figures ANALYSIS             redraw the figures from the tables
   reproduce                    the core analyses one after the other, then a look inside the trained network
   inspect FOLDER --task NAME   which learner do the weights in FOLDER run?
+  compare FOLDER FOLDER        two networks side by side, a value estimator and a policy, say
 
 examples:
   learnscope run constructions
@@ -100,15 +101,32 @@ class Inspect:
     """A run folder, or one of your own."""
     task: Task | ExampleTask | PolicyTask
     """Family of tasks; linear-regression for labelled examples (P, Q of width d + 1), autoregression for sequences,
-    bernoulli-bandit for policies."""
+    for policies bernoulli-bandit, or a decision problem of few states: ring, arrival-ring, tree, chain, dense."""
     n_states: int = 10
     """States per task, of Markov reward processes."""
     context_length: int | None = None
-    """Transitions, examples or pulls in the context; None takes the papers' 30 or 20, of pulls the first 50."""
+    """Transitions, examples or steps in the context; None takes the papers' 30 or 20, of a policy's steps 50."""
     rivals: Literal["linear", "all"] = "linear"
     """linear: learners whose values are linear in the query's features; all: softmax TD too, which is slower to fit."""
     card: Path | None = None
     """Also draw the evidence card, one page (PNG, PDF and the data behind it), into this folder."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object and nothing else."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Inspects two networks, each on a task of its own, and puts side by side what they leave of their rivals.
+
+    One may be a value estimator and the other a policy: their rivals are put together by what they do with a reward.
+    """
+
+    folders: tyro.conf.Positional[tuple[Path, Path]]
+    """Two run folders, or folders of your own."""
+    tasks: tuple[Task | ExampleTask | PolicyTask, Task | ExampleTask | PolicyTask] | None = None
+    """A family of tasks for each, as in inspect; None takes ones that fit."""
+    card: Path | None = None
+    """Also draw both side by side (PNG, PDF and the data behind it), into this folder."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object and nothing else."""
 
@@ -128,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("learnscope: interrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
     except (LearnscopeError, OSError) as error:
-        settings = (Inspect, *(analysis.config for analysis in ANALYSES.values()))
+        settings = (Inspect, Compare, *(analysis.config for analysis in ANALYSES.values()))
         print("learnscope:", as_typed(" ".join(str(error).split()), settings), file=sys.stderr)
         return 2
     return 0
@@ -195,7 +213,18 @@ def inspect(arguments: list[str]) -> None:
     show_inspection(parse(Inspect, arguments, "learnscope inspect"))
 
 
-COMMANDS = {"list": show_list, "run": run, "figures": redraw, "reproduce": reproduce, "inspect": inspect}
+def compare(arguments: list[str]) -> None:
+    show_comparison(parse(Compare, arguments, "learnscope compare"))
+
+
+COMMANDS = {
+    "list": show_list,
+    "run": run,
+    "figures": redraw,
+    "reproduce": reproduce,
+    "inspect": inspect,
+    "compare": compare,
+}
 
 
 def parse_config(name: str, arguments: list[str]) -> Any:
@@ -261,6 +290,24 @@ def show_inspection(options: Inspect) -> None:
         from figures.save import save_figure
 
         drawn = save_figure(evidence_card.draw, card(report), options.card, "evidence-card")
+        print(f"\ncard     {drawn[0]}", file=sys.stderr if options.json else sys.stdout)
+
+
+def show_comparison(options: Compare) -> None:
+    for folder in options.folders:
+        read_config(folder)
+    if sys.stderr.isatty():
+        print("loading torch and transformer_lens", file=sys.stderr)
+    from analyses.compare import card, compare, render
+
+    with redirect_stdout(sys.stderr):
+        comparison = compare(options.folders, options.tasks or (None, None))
+    print(json.dumps(comparison, indent=2, allow_nan=False) if options.json else render(comparison), flush=True)
+    if options.card:
+        from figures import compare as picture
+        from figures.save import save_figure
+
+        drawn = save_figure(picture.draw, card(comparison), options.card, "comparison")
         print(f"\ncard     {drawn[0]}", file=sys.stderr if options.json else sys.stdout)
 
 

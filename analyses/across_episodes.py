@@ -1,11 +1,15 @@
 """Policies in rooms whose goal is not seen: do they get better from episode to episode, their weights untouched?
 
 The source is tabular Q-learning; of its histories every k-th episode is kept, so that learning fits into a context.
-Algorithm Distillation (arXiv 2210.14215) imitates them, with a context of all episodes or of fewer; expert
-distillation imitates what the source does when it has learnt; the Decision Transformer (arXiv 2106.01345) is told the
-return that is still to come, and asked for a high one; decision pretraining (arXiv 2306.14892) learns optimal actions
-on random walks. All act for as many episodes in rooms with goals that no training task had. Goals are what is held
-out, and they are few: every interval is over goals (Student's), of means over the tasks of each.
+Algorithm Distillation (arXiv 2210.14215) imitates its laws there, with a context of all episodes or of fewer; expert
+distillation imitates what it does when it has learnt; the Decision Transformer (arXiv 2106.01345) imitates actions, is
+told the return that is still to come, and asked for a high one; decision pretraining (arXiv 2306.14892) learns optimal
+actions on random walks. All act for as many episodes in the published rooms, with goals that no training task had.
+Goals are what is held out, and they are few: every interval is over goals (Student's), of means over the tasks of each.
+
+A small room has few goals to train on, and a network learns those by heart. So every training room numbers its cells in
+an order of its own: the source cannot tell the difference, and a network can only find out in context where it is and
+where the reward was. One more is distilled from rooms that all have one numbering, the published one.
 """
 
 from __future__ import annotations
@@ -29,17 +33,18 @@ from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, played
 from analyses.tables import select, tidy
 from models.artifacts import run_folder
-from models.histories import Histories, Recorded, collect, every_kth_episode
+from models.histories import Recorded, collect, every_kth_episode
 from models.policy_config import HistoryConfig, PolicyConfig, PolicyTraining
-from models.policy_sources import DecisionPretraining
-from tasks.decision import DecisionTasks, finite_horizon_values
+from models.policy_sources import DecisionPretraining, PolicySource
+from models.recorded_laws import RecordedLaws, with_laws
+from tasks.decision import DecisionFamily, DecisionTasks, Renumbered, finite_horizon_values
 from tasks.errors import ConfigError
 from tasks.gridworlds import MOVES, GridFamily, moves
 from tasks.interaction import Interaction
 
 ANALYSIS = "across-episodes"
-DISTILLED, EXPERT, PRETRAINED = "distilled", "expert-distilled", "decision-pretrained"
-TRANSFORMER, RETURNS = "decision-transformer", "return-conditioned"  # a context of one episode; of all
+DISTILLED, ONE_MAP, EXPERT = "distilled", "one-map-distilled", "expert-distilled"
+TRANSFORMER, PRETRAINED = "decision-transformer", "decision-pretrained"
 SOURCE = "q-learning"
 HIGH = 0.9  # of the returns in the histories, the quantile that a return-conditioned policy is asked for
 CONFIDENCE = 0.95
@@ -47,36 +52,41 @@ WALKS_AT_ONCE = 8  # batches of random walks that are drawn side by side
 
 
 def family(config: AcrossEpisodes, split: str) -> GridFamily:
+    """The published rooms, cells numbered row by row."""
     return GridFamily("dark-room", config.size, split, config.held_out, horizon=config.horizon)
+
+
+def training_rooms(config: AcrossEpisodes) -> Renumbered:
+    """Rooms with the goals for training, the cells of each numbered in an order of its own."""
+    return Renumbered(family(config, "train"))
 
 
 def source(config: AcrossEpisodes) -> QLearning:
     """Explores at random until a reward shows the goal, and has nearly learnt after `episodes` of those kept."""
-    return QLearning(temperature=0.2, lapse=0.02, step_size=0.2, gamma=0.9)
+    return QLearning(temperature=0.2, lapse=0.02, step_size=0.5, gamma=0.9)
 
 
-def collected(config: AcrossEpisodes) -> Histories:
-    """Whole histories in training rooms, twice as many of the kept episodes as a policy sees."""
+def collected(config: AcrossEpisodes, rooms: DecisionFamily) -> RecordedLaws:
+    """Histories in these rooms of which every k-th episode is kept, twice as many of those as a policy sees."""
     n_steps = 2 * config.keep_every * config.n_steps
-    shard = min(1000, config.histories)
-    setting = HistoryConfig(config.histories, n_steps, keep_every=config.keep_every, tasks_per_shard=shard)
-    rooms, learner = family(config, "train"), source(config)
+    setting, learner = HistoryConfig(config.histories, n_steps), source(config)
     named = {**asdict(setting), "family": repr(rooms), "learner": repr(learner)}
-    return collect(setting, rooms, learner, run_folder(config.out, "histories", named, [setting.seed]))
+    whole = collect(setting, rooms, learner, run_folder(config.out, "histories", named, [setting.seed]))
+    kept = torch.arange(n_steps).view(-1, config.horizon)[:: config.keep_every].flatten()
+    return with_laws(whole, learner, config.n_steps).at(kept, f"of every {config.keep_every}th episode")
 
 
-def halves(histories: Histories, n_steps: int) -> tuple[Histories, Histories]:
-    """The first n_steps, in which the source learns, and the last, in which it has learnt."""
-
-    def part(name: str, steps: slice) -> Histories:
-        return Histories(histories.history.each(lambda x: x[..., steps]), {**histories.setting, "part": name})
-
-    return part("first", slice(None, n_steps)), part("last", slice(-n_steps, None))
+def halves(lessons: RecordedLaws) -> tuple[RecordedLaws, RecordedLaws]:
+    """The first half of the steps, in which the source learns, and the last, in which it has learnt."""
+    first, last = torch.arange(lessons.histories.history.n_steps).chunk(2)
+    which = lessons.histories.setting["steps"]
+    return lessons.at(first, f"the first half {which}"), lessons.at(last, f"the last half {which}")
 
 
-def subjects(config: AcrossEpisodes, histories: Histories) -> dict[str, PolicySubject]:
-    """All policies by name; every step of training decides as often, whatever the context."""
-    learning, expert = halves(histories, config.n_steps)
+def subjects(config: AcrossEpisodes, lessons: RecordedLaws, one_map: RecordedLaws) -> dict[str, PolicySubject]:
+    """All policies by name, all but one trained in `training_rooms`; every step of training decides as often, whatever
+    the context."""
+    learning, expert = halves(lessons)
     plain = PolicyConfig(
         n_observations=config.size**2,
         n_actions=len(MOVES),
@@ -84,29 +94,30 @@ def subjects(config: AcrossEpisodes, histories: Histories) -> dict[str, PolicySu
         d_model=config.d_model,
         n_layers=config.n_layers,
         n_heads=config.n_heads,
-        d_mlp=4 * config.d_model,
+        d_mlp=2 * config.d_model,
         positions="rotary",
+        tokens="transition",
     )
-    asked = float(torch.quantile(episode_returns(histories.history, config.horizon).flatten(), HIGH))
+    asked = float(torch.quantile(episode_returns(lessons.histories.history, config.horizon).flatten(), HIGH))
     told = replace(plain, returns=True, return_scale=float(config.horizon), target_return=asked)
     training = PolicyTraining(steps=config.steps, learning_rate=config.learning_rate, snapshot_every=50)
     made: dict[str, PolicySubject] = {}
 
-    def add(name: str, policy: PolicyConfig, n_ctx: int, part: Histories | None) -> None:
-        batch = config.batch_tasks * (config.n_steps // n_ctx)
-        lessons = Recorded(part, n_ctx) if part else DecisionPretraining(family(config, "train"), n_ctx, Random())
+    def add(name: str, policy: PolicyConfig, taught: PolicySource) -> None:
+        batch = config.batch_tasks * (config.n_steps // policy.n_ctx)
         objective = "return-conditioned" if policy.returns else "imitation"
-        at_once = batch if part else WALKS_AT_ONCE * batch
+        at_once = WALKS_AT_ONCE * batch if isinstance(taught, DecisionPretraining) else batch
         how = replace(training, objective=objective, batch_tasks=batch, tasks_at_once=at_once)
-        made[name] = PolicySubject(name, replace(policy, n_ctx=n_ctx), how, lessons, config.seeds, config.out)
+        made[name] = PolicySubject(name, policy, how, taught, config.seeds, config.out)
 
-    add(DISTILLED, plain, config.n_steps, learning)
+    add(DISTILLED, plain, learning)
     for episodes in config.context_episodes:
-        add(f"{DISTILLED}, {episodes:g}", plain, config.context(episodes), learning)
-    add(EXPERT, plain, config.n_steps, expert)
-    add(TRANSFORMER, told, config.horizon, learning)
-    add(RETURNS, told, config.n_steps, learning)
-    add(PRETRAINED, plain, config.n_steps, None)
+        n_ctx = config.context(episodes)
+        add(f"{DISTILLED}, {episodes:g}", replace(plain, n_ctx=n_ctx), replace(learning, n_steps=n_ctx))
+    add(ONE_MAP, plain, halves(one_map)[0])
+    add(EXPERT, plain, expert)
+    add(TRANSFORMER, replace(told, n_ctx=config.horizon), Recorded(learning.histories, config.horizon))
+    add(PRETRAINED, plain, DecisionPretraining(training_rooms(config), config.n_steps, Random()))
     return made
 
 
@@ -116,8 +127,8 @@ def run(config: AcrossEpisodes) -> dict[str, pd.DataFrame]:
     for episodes in config.context_episodes:
         if not 1 <= config.context(episodes) < config.n_steps:
             raise ConfigError(f"context_episodes has {episodes:g}; allowed: less than all {config.episodes}, >= 1 step")
-    histories = collected(config)
-    trained = subjects(config, histories)
+    lessons = collected(config, training_rooms(config))
+    trained = subjects(config, lessons, collected(config, family(config, "train")))
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
     rooms = family(config, "test")
     goals = rooms.goals([0], "test", 0, config.test_tasks)[0, :, 0]
@@ -134,7 +145,7 @@ def run(config: AcrossEpisodes) -> dict[str, pd.DataFrame]:
             [improvement(name, x, goals, seeds, contexts.get(name)) for name, (x, seeds) in got.items()],
             ignore_index=True,
         ),
-        "histories": learning_curve(histories, config.horizon),
+        "histories": learning_curve(lessons.histories.history, config.horizon),
         "training": training(trained),
     }
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
@@ -210,10 +221,10 @@ def improvement(
     return pd.concat(tables, ignore_index=True).assign(context=pd.array([context], dtype="Float64")[0])
 
 
-def learning_curve(histories: Histories, horizon: int) -> pd.DataFrame:
+def learning_curve(history: Interaction, horizon: int) -> pd.DataFrame:
     """Mean return of every kept episode in the training rooms."""
-    returns = episode_returns(histories.history, horizon)
-    axes = {"seed": [histories.setting["seed"]], "episode": range(1, returns.shape[-1] + 1)}
+    returns = episode_returns(history, horizon)
+    axes = {"seed": [0], "episode": range(1, returns.shape[-1] + 1)}
     return tidy(returns.mean(1), axes, subject=SOURCE, metric="return")
 
 

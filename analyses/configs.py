@@ -3,6 +3,23 @@
 Each family of analyses declares its own in a module beside this one; everybody else takes them from here.
 """
 
+from analyses.bandit_configs import (
+    BANDIT_ANALYSES,
+    AlgorithmZoo,
+    BanditSettings,
+    BehaviouralBattery,
+    InContextImprovement,
+    PretrainingDiversity,
+)
+from analyses.control_configs import (
+    CONTROL_ANALYSES,
+    AcrossEpisodes,
+    ActionObjective,
+    ControlBattery,
+    ControlSettings,
+    PolicyProbes,
+    ValueVsPolicy,
+)
 from analyses.planted_configs import (
     PLANTED_ANALYSES,
     CausalTests,
@@ -10,15 +27,6 @@ from analyses.planted_configs import (
     ContextLength,
     ModelRecovery,
     RegressionRecovery,
-)
-from analyses.policy_configs import (
-    POLICY_ANALYSES,
-    AcrossEpisodes,
-    ActionObjective,
-    BanditSettings,
-    InContextImprovement,
-    PretrainingDiversity,
-    ValueVsPolicy,
 )
 from analyses.presets import Analysis, Preset
 from analyses.regression_configs import (
@@ -54,15 +62,19 @@ __all__ = [
     "AcrossEpisodes",
     "ActionObjective",
     "Activation",
+    "AlgorithmZoo",
     "Analysis",
     "Architecture",
     "BanditSettings",
+    "BehaviouralBattery",
     "BeyondLinear",
     "CartPole",
     "CausalTests",
     "Component",
     "Constructions",
     "ContextLength",
+    "ControlBattery",
+    "ControlSettings",
     "EffectiveDiscount",
     "InContextImprovement",
     "LayerRoles",
@@ -71,6 +83,7 @@ __all__ = [
     "LossVsDepth",
     "ModelRecovery",
     "Objective",
+    "PolicyProbes",
     "PoolBayesOrRidge",
     "PreconditionedGDEmergence",
     "Preset",
@@ -87,4 +100,4 @@ __all__ = [
     "ValueVsPolicy",
 ]
 
-ANALYSES = VALUE_ANALYSES | PLANTED_ANALYSES | REGRESSION_ANALYSES | POLICY_ANALYSES
+ANALYSES = VALUE_ANALYSES | PLANTED_ANALYSES | REGRESSION_ANALYSES | BANDIT_ANALYSES | CONTROL_ANALYSES

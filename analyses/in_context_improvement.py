@@ -34,6 +34,7 @@ ANALYSIS = "in-context-improvement"
 DISTILLED, PRETRAINED, REINFORCED = "distilled", "decision-pretrained", "reinforced"
 GREEDY = 1e-3  # temperature
 DRAWN_TOGETHER = 4  # batches of imitation
+EPOCHS = 3  # clipped steps on every roll-out: to act takes longer than to learn from it
 Z95 = 1.96  # two-sided, for means over many tasks
 # Rewards of 100 pulls of 5 arms (arXiv 1611.02779, table 1).
 PUBLISHED = {"Gittins, published": 78.3, "RL², published": 78.7}
@@ -70,11 +71,13 @@ def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
     )
     n = config.imitation_tasks
     imitation = PolicyTraining(steps=config.imitation_steps, batch_tasks=n, tasks_at_once=DRAWN_TOGETHER * n)
-    n = config.reinforcement_tasks
-    acting = PolicyTraining("actor-critic", config.reinforcement_steps, batch_tasks=n, tasks_at_once=n)
+    pretraining = replace(imitation, steps=config.pretraining_steps)
+    n, steps = config.reinforcement_tasks, config.reinforcement_steps
+    roll_outs = PolicyTraining("actor-critic", steps, batch_tasks=n, tasks_at_once=n, epochs=EPOCHS)
+    acting = replace(roll_outs, learning_rate=6e-3, warmup=20)
     made: dict[str, tuple[PolicyConfig, PolicyTraining, PolicySource | Reinforcement]] = {
         DISTILLED: (plain, imitation, Distillation(family, Thompson(), config.n_steps, "law")),
-        PRETRAINED: (plain, imitation, DecisionPretraining(family, config.n_steps)),
+        PRETRAINED: (plain, pretraining, DecisionPretraining(family, config.n_steps)),
         REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),
     }
     return {name: PolicySubject(name, *parts, config.seeds, config.out) for name, parts in made.items()}

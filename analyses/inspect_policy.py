@@ -13,23 +13,16 @@ from typing import Any
 
 from torch import Tensor
 
-from algorithms.acting_bank import BANDIT
 from algorithms.fit_laws import law_divergence
 from analyses.examine_laws import LawExamination, examine_laws
+from analyses.policy_questions import POLICY_TASKS, policy_question
 from analyses.policy_subjects import in_batches
 from models.artifacts import load_policy
 from models.config import ConfigError
-from models.policy import PolicyTransformer
-from probes.contexts import KINDS, designed
+from models.foreign_policy import InspectablePolicy, require_causal
 from probes.verdict import Finding, Relations, Verdict, tally
-from tasks.bandits import BanditFamily
 from tasks.errors import require
 
-BERNOULLI = "bernoulli-bandit"
-POLICY_TASKS = (BERNOULLI,)
-# Not asked on coins: planning for two arms alone, and Thompson's law for Gaussian rewards.
-# A policy that acts at random takes nothing from its context: that is told by itself.
-RIVALS = tuple(name for name in BANDIT if name not in ("random", "bayes-optimal", "gaussian-thompson"))
 CONTEXTS = 12  # of every kind; half of them are fitted to
 MOST_STEPS = 50
 
@@ -37,7 +30,7 @@ MOST_STEPS = 50
 def inspect_policy(folder: Path, task: str, *, context_length: int | None = None) -> dict[str, Any]:
     """The evidence and the verdict on the policy in a folder, as plain data.
 
-    context_length: pulls in a context, at most the policy's own. Raises ConfigError or ArtifactError with one clear
+    context_length: steps of a context, at most the policy's own. Raises ConfigError or ArtifactError with one clear
     line for an unknown task, a folder that holds no policy, or one that was made for something else.
     """
     require("task", task, POLICY_TASKS)
@@ -46,27 +39,28 @@ def inspect_policy(folder: Path, task: str, *, context_length: int | None = None
 
 
 def report(
-    policy: PolicyTransformer,
+    policy: InspectablePolicy,
     task: str,
     *,
     context_length: int | None = None,
-    rivals: Sequence[str] = RIVALS,
+    rivals: Sequence[str] | None = None,
     contexts: int = CONTEXTS,
 ) -> dict[str, Any]:
-    """Plain data that JSON can hold; see `analyses.inspect.report`."""
+    """Plain data that JSON can hold; see `analyses.inspect.report`. Any policy will do that has laws and a shape.
+
+    rivals: None for all of the task. Raises ConfigError for a policy that was made for something else, or one whose
+    laws depend on what comes later.
+    """
     config = policy.config
-    if config.n_observations != 1:
-        raise ConfigError(f"this policy tells {config.n_observations} observations apart; {task} has one")
     length = min(config.n_ctx, MOST_STEPS) if context_length is None else context_length
     if not 2 <= length <= config.n_ctx:
         raise ConfigError(f"context_length is {length}; allowed: 2 to {config.n_ctx}, the steps that this policy sees")
-    family = BanditFamily(n_arms=config.n_actions)
-    history = designed(family, length, contexts, "inspect").each(lambda x: x.double() if x.is_floating_point() else x)
-    laws = in_batches(policy.double().laws, history)
-    n_fitting = len(KINDS) * (contexts // 2)
-    told = {"gittins": {"horizon": config.n_ctx}}  # what it was trained to plan for
-    found = examine_laws(laws, history, rivals, n_fitting=n_fitting, settings=told, progress=True)
-    n_seeds, held_out = len(laws), history.batch[1] - n_fitting
+    asked = policy_question(task, config, length, contexts, rivals)
+    require_causal(policy, asked.history)
+    laws = in_batches(policy.laws, asked.history).double()
+    n_fitting = len(asked.kinds) * (contexts // 2)
+    found = examine_laws(laws, asked.history, asked.rivals, n_fitting=n_fitting, settings=asked.settings, progress=True)
+    n_seeds, held_out = len(laws), asked.history.batch[1] - n_fitting
     seeds = list(range(n_seeds))
     between = law_divergence(laws, laws.roll(1, 0)).mean(-1) / found.floor
     return {
@@ -84,13 +78,13 @@ def report(
         "seed_disagreement": _number(between.nanmedian()) if n_seeds > 1 else None,
         "searches": [],
         "verdict": _plain(tally(found.verdicts)),
-        "seeds": [_seed(found, seed) for seed in seeds],
+        "seeds": [_seed(found, asked.kinds, seed) for seed in seeds],
     }
 
 
-def _seed(found: LawExamination, seed: int) -> dict[str, Any]:
+def _seed(found: LawExamination, kinds: Sequence[str], seed: int) -> dict[str, Any]:
     verdict = found.verdicts[seed]
-    own = {"family": {"name": f"{', '.join(KINDS)} contexts"}, "rivals": _rivals(found, [seed])}
+    own = {"family": {"name": f"{', '.join(kinds)} contexts"}, "rivals": _rivals(found, [seed])}
     finding = asdict(_behaviour(found, verdict, seed))
     finding["seen"] = {name: {end: _number(x) for end, x in ends.items()} for name, ends in finding["seen"].items()}
     return {

@@ -14,9 +14,9 @@ from analyses.tables import select
 
 COLOURS = {
     "distilled": "#0072B2",
+    "one-map-distilled": "#EE3377",
     "expert-distilled": "#E69F00",
     "decision-transformer": "#D55E00",
-    "return-conditioned": "#EE3377",
     "decision-pretrained": "#009988",
     "random": "#BBBBBB",
     "q-learning": "#660033",
@@ -32,8 +32,11 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Return by episode of policies and learners, improvement of everyone, and of distillation by its context."""
     figure = Figure(figsize=(10.5, 7.5))
     (top_left, top_right), (bottom_left, bottom_right) = figure.subplots(2, 2)
+    best = select(tables["returns"], subject="optimal")["value"].max()
     names = [name for name in tables["returns"]["subject"].unique() if not name.startswith(SHORT)]
     _curves(top_left, tables["returns"], [name for name in names if name not in LEARNERS] + ["q-learning, subsampled"])
+    for axes in (top_left, top_right):
+        axes.set_ylim(0, 1.35 * best)  # room for the legend
     top_left.set_title("Policies, weights untouched (shade: 95 % over goals)")
     _curves(top_right, tables["returns"], [name for name in names if name in LEARNERS])
     top_right.set_title("Learners in the same rooms")
@@ -52,8 +55,8 @@ def _curves(axes: Axes, returns: pd.DataFrame, names: list[str]) -> None:
         if name == "distilled" or name == "q-learning, subsampled":
             axes.fill_between(rows.index, rows["low"], rows["high"], color=COLOURS[name], alpha=0.12, lw=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="episode", ylabel="return on new goals", ylim=(0, None))
-    axes.legend(fontsize=7)
+    axes.set(xlabel="episode", ylabel="return on new goals")
+    axes.legend(fontsize=7, ncols=2, loc="upper left")
 
 
 def _improvements(axes: Axes, improvement: pd.DataFrame, names: list[str]) -> None:
@@ -74,11 +77,17 @@ def _contexts(axes: Axes, tables: Mapping[str, pd.DataFrame]) -> None:
     for place, context in enumerate(contexts):
         _seeds(axes, select(rows, context=context), place, "distilled", upright=True)
     kept = select(tables["improvement"], subject="q-learning, subsampled", metric="improvement")
-    axes.axhline(kept["value"].iloc[0], color=COLOURS["q-learning, subsampled"], ls="--", lw=1.2, label="its source")
+    axes.axhline(
+        kept["value"].iloc[0],
+        color=COLOURS["q-learning, subsampled"],
+        ls="--",
+        lw=1.2,
+        label="what its source improves",
+    )
     axes.axhline(0, color="0.6", lw=0.8)
     axes.set_xticks(range(len(contexts)), [f"{context:g}" for context in contexts])
     axes.set(xlabel="context, episodes", ylabel="improvement", title="Distillation by the length of its context")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="center left")
 
 
 def _seeds(axes: Axes, rows: pd.DataFrame, place: int, name: str, *, upright: bool) -> None:

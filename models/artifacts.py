@@ -93,7 +93,7 @@ def load_subject(folder: Path) -> Network:
     if isinstance(network, PolicyTransformer):
         raise ConfigError(
             f"{folder} holds a {network.config.MODEL}, which reads its own history, not prompts; "
-            "inspect it with --task bernoulli-bandit"
+            "inspect it with --task bernoulli-bandit, or ring, arrival-ring, tree, chain, dense"
         )
     return network
 

@@ -16,6 +16,7 @@ from algorithms.bandit import Random
 from algorithms.predictive_maps import GoalInference, distances
 from analyses.across_episodes import (
     DISTILLED,
+    ONE_MAP,
     PRETRAINED,
     SOURCE,
     TRANSFORMER,
@@ -30,6 +31,7 @@ from analyses.across_episodes import (
     run,
     subjects,
     summarise,
+    training_rooms,
 )
 from analyses.configs import ANALYSES, AcrossEpisodes
 from analyses.tables import select
@@ -86,24 +88,35 @@ def test_who_infers_the_goal_improves_and_who_does_not_care_does_not() -> None:
 
 
 def test_training_never_sees_the_goals_of_the_test(config: AcrossEpisodes) -> None:
-    histories = collected(config).history
+    histories = collected(config, family(config, "train")).histories.history
     at_goal = histories.next_observation[histories.reward > 0].unique()
     assert len(at_goal) > 0
     assert not torch.isin(family(config, "test").choices, at_goal).any()
     assert torch.isin(at_goal, family(config, "train").choices).all()
+    assert training_rooms(config).family == family(config, "train")
+
+
+def test_a_number_says_nothing_of_the_next_room(config: AcrossEpisodes) -> None:
+    first, published = (
+        collected(config, rooms).histories.history.observation[0, :, 0]
+        for rooms in (training_rooms(config), family(config, "train"))
+    )
+    assert published.unique().tolist() == [4]  # the centre of a room of 3 x 3
+    assert len(first.unique()) > 4
 
 
 def test_each_policy_reads_its_own_part_of_the_histories(config: AcrossEpisodes) -> None:
-    histories = collected(config)
-    first, last = halves(histories, config.n_steps)
-    assert histories.history.n_steps == 2 * config.n_steps
-    whole = torch.cat([first.history.reward, last.history.reward], -1)
-    torch.testing.assert_close(whole, histories.history.reward, atol=0, rtol=0)
-    made = subjects(config, histories)
+    lessons, one_map = (collected(config, rooms) for rooms in (training_rooms(config), family(config, "train")))
+    first, last = (half.histories.history for half in halves(lessons))
+    assert lessons.histories.history.n_steps == 2 * config.n_steps
+    whole = torch.cat([first.reward, last.reward], -1)
+    torch.testing.assert_close(whole, lessons.histories.history.reward, atol=0, rtol=0)
+    made = subjects(config, lessons, one_map)
     decided = {s.config.n_ctx * s.training.batch_tasks for s in made.values()}
     assert decided == {config.n_steps * config.batch_tasks}
     assert made[f"{DISTILLED}, 0.5"].config.n_ctx == config.horizon // 2
     assert made[TRANSFORMER].config.n_ctx == config.horizon
+    assert made[ONE_MAP].config == made[DISTILLED].config
     assert len({subject.folder for subject in made.values()}) == len(made)
 
 

@@ -10,7 +10,9 @@ from algorithms.acting_bank import acting_learner
 from analyses.answer import render
 from analyses.examine_laws import examine_laws
 from analyses.inspect_policy import report
+from analyses.policy_questions import CONTROL_RIVALS, POLICY_TASKS, fitting_task, policy_question
 from models.config import ConfigError
+from models.foreign_policy import PolicyShape
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
 from models.policy_config import PolicyConfig
@@ -75,3 +77,61 @@ def test_a_policy_of_many_states_is_no_bandit_policy() -> None:
     policy = PolicyTransformer(config, initial_weights(config, [0]))
     with pytest.raises(ConfigError, match="4 observations apart"):
         report(policy, "bernoulli-bandit")
+
+
+def shape(n_observations: int, n_actions: int) -> PolicyShape:
+    return PolicyShape(n_observations, n_actions, n_ctx=20, n_layers=1, d_model=8)
+
+
+@pytest.mark.parametrize(
+    ("task", "sizes", "message"),
+    [
+        ("tree", (7, 2), "7 observations and 2 actions, which no tree has: n_actions is 2; a tree has 3"),
+        ("ring", (1, 5), "1 observations and 5 actions, which no ring has"),
+        ("chian", (8, 3), "did you mean 'chain'"),
+    ],
+)
+def test_a_task_of_other_sizes_is_refused(task: str, sizes: tuple[int, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        policy_question(task, shape(*sizes), 10, 2)
+
+
+def test_a_task_that_fits_is_found() -> None:
+    fits = {(1, 5): "bernoulli-bandit", (7, 2): "ring", (15, 3): "tree", (8, 3): "chain", (10, 5): "chain"}
+    assert {sizes: fitting_task(shape(*sizes)) for sizes in fits} == fits
+    with pytest.raises(ConfigError, match="no task has 2 observations and 2 actions; name one of bernoulli-bandit"):
+        fitting_task(shape(2, 2))
+
+
+@pytest.mark.parametrize("task", [task for task in POLICY_TASKS if task != "bernoulli-bandit"])
+def test_walks_are_of_every_kind_and_visit_what_the_policy_knows(task: str) -> None:
+    sizes = {"ring": (5, 2), "tree": (7, 3), "chain": (5, 3), "dense": (4, 3)}[task]
+    asked = policy_question(task, shape(*sizes), 12, 3)
+    assert asked.history.batch == (1, 3 * len(asked.kinds))
+    assert asked.history.n_observations == sizes[0]
+    assert asked.history.reward.dtype == torch.float64
+    assert asked.rivals == CONTROL_RIVALS
+    assert asked.settings["ucb-vi"] == {"n_sweeps": sizes[0]}
+
+
+def test_who_exploits_meets_more_rewards_than_who_walks_at_random() -> None:
+    asked = policy_question("ring", shape(5, 2), 60, 20)
+    rewards = asked.history.reward.mean(-1)[0].unflatten(0, (20, len(asked.kinds))).mean(0)
+    assert rewards[asked.kinds.index("exploiting")] > 1.3 * rewards[asked.kinds.index("uniform")]
+
+
+def test_a_planted_law_of_decision_problems_is_found_and_chance_is_not() -> None:
+    asked = policy_question("ring", shape(4, 2), 12, 3)
+    laws = follow(acting_learner("policy-gradient", {"gamma": 0.8, "step_size": 1.0}), asked.history).laws
+    found = examine_laws(laws, asked.history, ("random", "policy-gradient"), n_fitting=4)
+    assert "policy-gradient" in found.verdicts[0].learners
+    assert found.unexplained["policy-gradient"].max() < 1e-4
+    assert found.unexplained["random"].mean() > 0.5
+
+
+def test_a_policy_of_many_states_is_asked_on_its_own_task() -> None:
+    config = PolicyConfig(n_observations=4, n_actions=2, n_ctx=10, d_model=8, n_layers=1, n_heads=1, d_mlp=8)
+    policy = PolicyTransformer(config, initial_weights(config, [0]))
+    found = report(policy, "ring", rivals=("random",), contexts=2)
+    assert found["verdict"]["outcome"] == "none"
+    assert "Task:    ring" in render(found)

@@ -1,10 +1,10 @@
-"""The settings of the analyses of policies."""
+"""The settings of the analyses of policies in decision problems: rings, rooms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from analyses.presets import Analysis, Preset
 
@@ -19,6 +19,13 @@ ActionObjective = Literal[
     "policy-gradient",
 ]
 SparseFamily = Literal["ring", "tree", "chain"]
+ControlObjective = Literal[
+    "decision-pretrained",
+    "distilled from q-learning",
+    "distilled from certainty-equivalence",
+    "distilled from successor-representation",
+    "reinforced",
+]
 
 
 @dataclass(frozen=True)
@@ -64,31 +71,33 @@ class ValueVsPolicy:
 
 
 @dataclass(frozen=True)
-class BanditSettings:
-    """Policies trained on Bernoulli bandits: everything that the analyses of their algorithms share."""
+class ControlSettings:
+    """Policies trained on rings: everything that the analyses of what they do in decision problems share."""
 
     preset: Preset = "laptop"
-    """smoke: seconds, no science; laptop: three small policies on two cores; paper: five, trained for longer."""
-    n_arms: int = 5
-    """Arms, with success probabilities U(0, 1)."""
-    n_steps: int = 100
-    """Pulls in a trial."""
+    """smoke: seconds, no science; laptop: small policies on two cores; paper: wider, five seeds, for longer."""
+    objectives: tuple[ControlObjective, ...] = get_args(ControlObjective)[:3]
+    """What policies are trained for, each an ensemble of its own."""
+    n_states: int = 7
+    """States of a ring, in a hidden random order."""
+    n_steps: int = 32
+    """Steps that a policy sees."""
     d_model: int = 32
     """Width of the residual stream."""
-    n_layers: int = 2
+    n_layers: int = 3
     """Depth L."""
-    n_heads: int = 2
+    n_heads: int = 4
     """Attention heads in a layer."""
-    imitation_steps: int = 2000
-    """Steps of Algorithm Distillation and of decision pretraining."""
-    imitation_tasks: int = 64
+    imitation_steps: int = 4000
+    """Steps of decision pretraining and of every distillation."""
+    imitation_tasks: int = 16
     """Fresh tasks in each of them."""
-    reinforcement_steps: int = 600
+    reinforcement_steps: int = 300
     """Steps of reinforcement pretraining."""
-    reinforcement_tasks: int = 256
+    reinforcement_tasks: int = 64
     """Fresh tasks in each of them."""
-    test_tasks: int = 4000
-    """New tasks, shared by all policies and baselines."""
+    test_tasks: int = 600
+    """Held-out tasks on which everything is measured."""
     seeds: int = 3
     """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
     out: Path = Path("runs")
@@ -96,8 +105,16 @@ class BanditSettings:
 
 
 @dataclass(frozen=True)
-class InContextImprovement(BanditSettings):
-    """Do policies learn new bandits in context, and how near are they to their sources? (2210.14215, 2306.14892)"""
+class ControlBattery(ControlSettings):
+    """What do policies trained on rings say where learners with and without a model differ? (no fitting, only signs)"""
+
+
+@dataclass(frozen=True)
+class PolicyProbes(ControlSettings):
+    """What do policies carry, and what do they use: values, a model of transitions, a cached map? (rings, bandits)"""
+
+    bandits: bool = True
+    """Probe the policies of in-context-improvement, too."""
 
 
 @dataclass(frozen=True)
@@ -112,25 +129,25 @@ class AcrossEpisodes:
     """Share of the goals that no training task has."""
     horizon: int = 10
     """Steps of an episode."""
-    episodes: int = 16
+    episodes: int = 24
     """Episodes that a policy sees, and acts for."""
-    keep_every: int = 5
+    keep_every: int = 3
     """Of the source's episodes every one of so many is kept."""
-    histories: int = 1000
+    histories: int = 2000
     """Learning histories of the source."""
-    context_episodes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    context_episodes: tuple[float, ...] = (0.5, 4.0)
     """Contexts, in episodes, with which distillation is repeated."""
-    d_model: int = 32
+    d_model: int = 64
     """Width of the residual stream."""
-    n_layers: int = 2
+    n_layers: int = 3
     """Depth L."""
     n_heads: int = 2
     """Attention heads in a layer."""
-    steps: int = 2000
+    steps: int = 1200
     """AdamW steps."""
-    batch_tasks: int = 16
+    batch_tasks: int = 12
     """Histories in each of them; of shorter windows as many more."""
-    learning_rate: float = 5e-3
+    learning_rate: float = 4e-3
     """The largest learning rate, after warm-up."""
     test_tasks: int = 120
     """Tasks with held-out goals, shared by all policies and learners."""
@@ -149,35 +166,7 @@ class AcrossEpisodes:
         return round(episodes * self.horizon)
 
 
-@dataclass(frozen=True)
-class PretrainingDiversity:
-    """How many training tasks until policies learn new bandits in context, and not the old ones by heart?"""
-
-    preset: Preset = "laptop"
-    """smoke: seconds, no science; laptop: small policies on two cores; paper: wider pools, five seeds, longer."""
-    pools: tuple[int, ...] = (1, 4, 16, 64, 256, 1024)
-    """Numbers of distinct training tasks; unlimited is always there, too."""
-    n_arms: int = 5
-    """Arms, with success probabilities U(0, 1)."""
-    n_steps: int = 50
-    """Pulls in a trial."""
-    d_model: int = 32
-    """Width of the residual stream."""
-    n_layers: int = 2
-    """Depth L."""
-    steps: int = 1500
-    """AdamW steps of every policy."""
-    batch_tasks: int = 32
-    """Tasks in each of them, drawn from the pool."""
-    test_tasks: int = 1000
-    """Tasks on which rewards are measured, of the pool and new ones."""
-    seeds: int = 3
-    """Ensemble size: seeds 0 ... seeds - 1 train side by side, each on its own pool."""
-    out: Path = Path("runs")
-    """Folder for runs, tables and figures."""
-
-
-POLICY_ANALYSES = {
+CONTROL_ANALYSES = {
     "value-vs-policy": Analysis(
         ValueVsPolicy,
         {
@@ -195,22 +184,64 @@ POLICY_ANALYSES = {
         },
         {"smoke": "about 20 s", "laptop": "about 50 min", "paper": "about 5 h"},
     ),
-    "in-context-improvement": Analysis(
-        InContextImprovement,
+    "control-battery": Analysis(
+        ControlBattery,
         {
             "smoke": {
-                "seeds": 2,
+                "n_steps": 12,
+                "d_model": 16,
+                "n_layers": 2,
                 "imitation_steps": 3,
-                "imitation_tasks": 8,
-                "reinforcement_steps": 3,
-                "reinforcement_tasks": 8,
-                "test_tasks": 20,
-                "n_steps": 20,
+                "imitation_tasks": 4,
+                "reinforcement_steps": 2,
+                "reinforcement_tasks": 4,
+                "seeds": 2,
             },
             "laptop": {},
-            "paper": {"seeds": 5, "imitation_steps": 10_000, "reinforcement_steps": 6000, "reinforcement_tasks": 256},
+            "paper": {
+                "objectives": get_args(ControlObjective),
+                "seeds": 5,
+                "n_steps": 64,
+                "d_model": 64,
+                "imitation_steps": 20_000,
+                "imitation_tasks": 64,
+                "reinforcement_steps": 6000,
+            },
         },
-        {"smoke": "about 20 s", "laptop": "about 45 min", "paper": "about 5 h"},
+        {
+            "smoke": "about 20 s",
+            "laptop": "1 min where the policies stand, else 20 more",
+            "paper": "not measured; hours",
+        },
+    ),
+    "policy-probes": Analysis(
+        PolicyProbes,
+        {
+            "smoke": {
+                "objectives": ("decision-pretrained", "distilled from q-learning"),
+                "n_states": 5,
+                "n_steps": 8,
+                "d_model": 16,
+                "n_layers": 2,
+                "imitation_steps": 3,
+                "imitation_tasks": 4,
+                "reinforcement_steps": 2,
+                "reinforcement_tasks": 4,
+                "test_tasks": 90,
+                "seeds": 2,
+            },
+            "laptop": {},
+            "paper": {
+                "objectives": get_args(ControlObjective),
+                "seeds": 5,
+                "n_steps": 64,
+                "d_model": 64,
+                "imitation_steps": 20_000,
+                "imitation_tasks": 64,
+                "reinforcement_steps": 6000,
+            },
+        },
+        {"smoke": "about 20 s", "laptop": "about 30 min", "paper": "not measured; hours"},
     ),
     "across-episodes": Analysis(
         AcrossEpisodes,
@@ -246,22 +277,5 @@ POLICY_ANALYSES = {
             },
         },
         {"smoke": "about 20 s", "laptop": "about 25 min", "paper": "not measured; a GPU"},
-    ),
-    "pretraining-diversity": Analysis(
-        PretrainingDiversity,
-        {
-            "smoke": {
-                "pools": (1, 8),
-                "n_steps": 8,
-                "d_model": 16,
-                "steps": 4,
-                "batch_tasks": 4,
-                "test_tasks": 20,
-                "seeds": 2,
-            },
-            "laptop": {},
-            "paper": {"pools": (1, 4, 16, 64, 256, 1024, 4096, 16384), "n_steps": 100, "steps": 10_000, "seeds": 5},
-        },
-        {"smoke": "about 20 s", "laptop": "about 20 min", "paper": "not measured; hours"},
     ),
 }

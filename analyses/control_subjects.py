@@ -1,0 +1,73 @@
+"""The policies that analyses of decision problems train: small transformers on rings, each for another objective.
+
+The reward of a ring comes with the move that reaches the goal, so that a token, which holds a whole transition (arXiv
+2306.14892), says what the move was worth: what is one move away takes one look-up, everything farther needs them
+joined, and there greed for the next reward is at chance. (Where it comes with the move after, as in tasks/mdps.py, two
+look-ups must be learnt before the first one pays.) Sources act by soft laws, which distillation is shown in whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from algorithms.acting import ActingLearner
+from algorithms.bandit import Random
+from algorithms.control import QLearning
+from algorithms.planning import CertaintyEquivalence
+from algorithms.predictive_maps import SuccessorRepresentation
+from analyses.configs import ControlSettings
+from analyses.policy_subjects import PolicySubject
+from models.policy_config import PolicyConfig, PolicyTraining
+from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement
+from tasks.arrival import OnArrival
+from tasks.mdps import MDPFamily
+
+PRETRAINED, REINFORCED = "decision-pretrained", "reinforced"
+N_ACTIONS = 2
+GAMMA = 0.9
+SWEEPS = 10  # a ring of 7 states is planned through in 4
+DRAWN_TOGETHER = 8  # batches of imitation
+
+
+def sources() -> dict[str, ActingLearner]:
+    """What is distilled, by its name in the bank: one learner without a model, one with, one with a cached map."""
+    soft = {"temperature": 0.1, "lapse": 0.05, "gamma": GAMMA}
+    return {
+        "q-learning": QLearning(step_size=0.5, initial=0.0, **soft),
+        "certainty-equivalence": CertaintyEquivalence(n_sweeps=SWEEPS, pseudo_count=0.1, **soft),
+        "successor-representation": SuccessorRepresentation(step_size=0.5, **soft),
+    }
+
+
+def ring(config: ControlSettings) -> OnArrival:
+    """The tasks, training and test: rings without slips."""
+    return OnArrival(MDPFamily("ring", n_states=config.n_states, slip=(0.0, 0.0)))
+
+
+def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
+    """The policies by name: decision-pretrained on random walks, distilled from a source, reinforced."""
+    family = ring(config)
+    plain = PolicyConfig(
+        n_observations=config.n_states,
+        n_actions=N_ACTIONS,
+        n_ctx=config.n_steps,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        d_mlp=2 * config.d_model,
+        positions="none",
+        tokens="transition",
+    )
+    n = config.imitation_tasks
+    imitation = PolicyTraining(steps=config.imitation_steps, batch_tasks=n, tasks_at_once=DRAWN_TOGETHER * n)
+    n = config.reinforcement_tasks
+    acting = PolicyTraining("actor-critic", config.reinforcement_steps, batch_tasks=n, tasks_at_once=n, gamma=GAMMA)
+    made: dict[str, tuple[PolicyConfig, PolicyTraining, PolicySource | Reinforcement]] = {
+        PRETRAINED: (plain, imitation, DecisionPretraining(family, config.n_steps, Random(), GAMMA)),
+        **{
+            f"distilled from {name}": (plain, imitation, Distillation(family, learner, config.n_steps, "law"))
+            for name, learner in sources().items()
+        },
+        REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),
+    }
+    return {name: PolicySubject(name, *made[name], config.seeds, config.out) for name in config.objectives}

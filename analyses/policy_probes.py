@@ -1,0 +1,342 @@
+"""What do policies carry, and what of it do they use? Values, a model of transitions, a successor representation.
+
+Layerwise ridge probes of contexts that no policy chose (uniform and skewed walks, rewards that move), split by task:
+what counts is what the residual stream adds to the token, time, counts, sums and means, against an untrained network
+and targets of other tasks. A successor representation must add to the model of transitions, too. Then interchange: two
+contexts differ in one thing (the actions of the asked state have other names, or the reward is elsewhere), and at the
+query only the directions that vary with what a probe reads are swapped. A policy uses what it carries there if its
+logits go where the other context takes them, farther than with those of random probes; the directions of the read-out
+are the positive control.
+
+The verdict is a rule: the constants below, on intervals corrected for the number of layers. They were fixed beforehand;
+the edit was not. Swapping the probe's weights as they are was tried first and failed the positive control (.02 of the
+way); and "cannot tell" was added where random probes leave no room to go farther, which "not used" had hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from algorithms.acting import ActingLearner, follow
+from algorithms.control import QLearning
+from algorithms.planning import CertaintyEquivalence
+from analyses.configs import ANALYSES, BanditSettings, PolicyProbes
+from analyses.control_subjects import GAMMA, control_subjects, ring
+from analyses.in_context_improvement import subjects as bandit_subjects
+from analyses.parallel import in_parallel
+from analyses.policy_subjects import PolicySubject
+from analyses.tables import select, tidy
+from models.networks import initial_weights
+from models.policy import PolicyTransformer
+from models.policy_sources import optimal_laws
+from probes.contexts import designed
+from probes.control_contexts import designed_walks, exchanged, moved, other_places
+from probes.increments import Increments, increments
+from probes.interchange import (
+    Edit,
+    at_steps,
+    interchanged_logits,
+    policy_stream,
+    probe_basis,
+    query_logits,
+    random_basis,
+    way_gone,
+    whole_memory,
+    whole_query,
+    within,
+)
+from probes.linear import ratio_table
+from probes.policy_targets import BANDIT_QUANTITIES, Rows, bandit_base, control_base, control_targets, learner_targets
+from tasks.bandits import BanditFamily
+from tasks.interaction import Interaction
+from tasks.rollout import random_walk
+
+ANALYSIS = "policy-probes"
+DECODABLE = 0.05  # of a quantity's variance, that a layer adds to the base beyond what an untrained one adds
+USED = 0.1  # of the way to the other context, beyond random subspaces
+N_RANDOM = 3  # subspaces
+SHARES = (0.25, 0.5, 0.75, 1.0)  # of a history: where policies are asked
+READ_OUT = "read-out"  # the positive control: after the last layer it must take logits all the way
+ABSENT, IDLE, UNTOLD, IN_USE = "not decodable", "decodable, not used", "decodable, cannot tell", "used"
+
+# What a swap of each quantity should do, by the pair of contexts that differ in it.
+PAIRS = {
+    "exchanged": ("transitions", "successors 0.9", "advantage 5"),
+    "moved": ("goal", "value 5", "advantage 5"),
+}
+PLANNER = CertaintyEquivalence(n_sweeps=10, gamma=GAMMA, pseudo_count=0.1)
+REFERENCES: dict[str, ActingLearner] = {
+    "myopic": replace(PLANNER, n_sweeps=1),
+    "planner, 2 sweeps": replace(PLANNER, n_sweeps=2),
+    "planner": PLANNER,
+    "q-learning": QLearning(step_size=0.5, gamma=GAMMA, initial=0.0),
+}
+
+Players = Mapping[str, tuple[PolicyTransformer, list[int]]]
+"""Policies by name, and the seeds of each."""
+
+
+def bandit_settings(config: PolicyProbes) -> BanditSettings:
+    """Those of in-context-improvement at the same preset, whose policies are read where they stand."""
+    return replace(ANALYSES["in-context-improvement"].preset(config.preset), seeds=config.seeds, out=config.out)
+
+
+def run(config: PolicyProbes) -> dict[str, pd.DataFrame]:
+    """Tables ability (share of optimal choices by step), increments (of both kinds of tasks, column task),
+    interchange (share of the way gone, choices) and answers (a verdict per policy, seed and quantity)."""
+    control = control_subjects(config)
+    bandits = bandit_subjects(bandit_settings(config)) if config.bandits else {}
+    in_parallel(PolicySubject.train, [(s,) for s in (*control.values(), *bandits.values())], "training", "policy")
+    players = {name: subject.trained() for name, subject in control.items()}
+    tables: dict[str, list[pd.DataFrame]] = {"ability": [ability(players, config)], "increments": [], "interchange": []}
+    for name, (policy, seeds) in players.items():
+        found = control_increments(policy, seeds, config)
+        tables["increments"] += [each.rows.assign(subject=name, task="ring") for each in found]
+        coef = {target: read for each in found for target, read in each.coef.items()}
+        tables["interchange"].append(interchange(policy, seeds, coef, config).assign(subject=name))
+    tables["increments"] += bandit_increments({name: subject.trained() for name, subject in bandits.items()}, config)
+    whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    whole["answers"] = answers(whole)
+    return {name: table.assign(analysis=ANALYSIS) for name, table in whole.items()}
+
+
+def steps(n_steps: int) -> list[int]:
+    """Where policies are asked: quarters of the history, the last step among them."""
+    return sorted({max(1, round(share * n_steps) - 1) for share in SHARES})
+
+
+def ability(players: Players, config: PolicyProbes) -> pd.DataFrame:
+    """optimal: the share of optimal choices by step of uniform walks in new tasks, where not all actions are; late: of
+    the second half, with its interval over tasks. Reference learners beside the policies."""
+    tasks = ring(config).draw([0], "test", 0, config.test_tasks)
+    history = random_walk(tasks, config.n_steps, purpose="test/uniform")
+    where = history.observation[..., None].expand(*history.observation.shape, tasks.n_actions)
+    best = optimal_laws(tasks, GAMMA).gather(-2, where)
+    matters = (best.amin(-1) == 0).double()
+    laws = {name: follow(learner, history).laws for name, learner in REFERENCES.items()}
+    with torch.no_grad():
+        laws |= {name: policy.laws(history) for name, (policy, _) in players.items()}
+    tables = []
+    for name, law in laws.items():
+        seeds = players[name][1] if name in players else [0]
+        right = matters * (best.expand_as(law).gather(-1, law.argmax(-1, keepdim=True))[..., 0] > 0)
+        share = right.sum(1) / matters.sum(1).clamp(min=1)
+        axes = {"seed": seeds, "step": range(1, config.n_steps + 1)}
+        tables.append(tidy(share, axes, subject=name, metric="optimal"))
+        half = (x[..., config.n_steps // 2 :].sum(-1)[..., None].expand(len(seeds), -1, -1) for x in (right, matters))
+        late = ratio_table(*half, ["late"], "late").assign(subject=name, step=config.n_steps)
+        tables.append(late.rename(columns={"layer": "seed"}).assign(seed=seeds).drop(columns="target"))
+    return tidied(tables)
+
+
+def control_increments(policy: PolicyTransformer, seeds: Sequence[int], config: PolicyProbes) -> list[Increments]:
+    """Of all quantities but the successor representation's over the base, and of those over the transitions, too."""
+    history = designed_walks(ring(config), config.n_steps, config.test_tasks // 3, "probe")
+    times = steps(config.n_steps)
+    base, targets = control_base(history, times), control_targets(history, times)
+    cached = {name: target for name, target in targets.items() if name.startswith("successors")}
+    others = {name: target for name, target in targets.items() if name not in cached}
+    richer = base | {"transitions": targets["transitions"]}
+    return [probed(policy, seeds, history, times, *pair) for pair in ((base, others), (richer, cached))]
+
+
+def bandit_increments(players: Players, config: PolicyProbes) -> list[pd.DataFrame]:
+    """Of every learner's index or values, a table per policy."""
+    if not players:
+        return []
+    settings = bandit_settings(config)
+    history = designed(BanditFamily(n_arms=settings.n_arms), settings.n_steps, config.test_tasks // 3, "probe")
+    times = steps(settings.n_steps)
+    base, targets = bandit_base(history, times), learner_targets(BANDIT_QUANTITIES, history, times)
+    found = {name: probed(*player, history, times, base, targets) for name, player in players.items()}
+    return [each.rows.assign(subject=name, task="bandit") for name, each in found.items()]
+
+
+def probed(
+    policy: PolicyTransformer,
+    seeds: Sequence[int],
+    history: Interaction,
+    times: Sequence[int],
+    base: Rows,
+    targets: Rows,
+) -> Increments:
+    """Increments with the columns of tidy tables; a layer's number is the depth, 0 the embedding."""
+    untrained = PolicyTransformer(policy.config, initial_weights(policy.config, seeds))
+    own, bare = (at_steps(policy_stream(each, history), times) for each in (policy, untrained))
+    rows = {name: target.flatten(0, 2) for name, target in targets.items()}
+    features = torch.cat([part.flatten(0, 2) for part in base.values()], -1)
+    task = torch.arange(history.batch[1]).repeat_interleave(len(times))
+    level = 1 - 0.05 / policy.config.n_layers
+    found = increments(own, bare, features, rows, task, confidence_level=level)
+    table = found.rows.assign(seed=found.rows["position"].map(dict(enumerate(seeds)))).drop(columns="position")
+    return Increments(tidied([table]), found.coef)
+
+
+def interchange(
+    policy: PolicyTransformer, seeds: Sequence[int], coef: Mapping[str, Tensor], config: PolicyProbes
+) -> pd.DataFrame:
+    """By pair of contexts, layer and target ("everything", "memory": all that the query, or the tokens before it, hold
+    there): way, the share of the way that the logits go; random, with random subspaces; beyond random, the paired
+    difference; choice, how often the policy then chooses as a planner does in the other context. Of the pairs between
+    which the planner's choice differs; unedited: in how many the policy's own choices are the planner's in both.
+    """
+    tasks = ring(config).draw([0], "interchange", 0, config.test_tasks // 2)
+    given = random_walk(tasks, config.n_steps, purpose="interchange/walk")
+    others = {
+        "exchanged": exchanged(given, given.observation[..., -1]),
+        "moved": moved(given, other_places(given, "interchange")),
+    }
+    before = planned_choice(given)
+    tables = []
+    for pair, names in PAIRS.items():
+        wanted = planned_choice(others[pair])
+        keep = (before != wanted)[0]
+        a, b = (each.each(lambda x, keep=keep: x[:, keep]) for each in (given, others[pair]))
+        if not bool(keep.any()):
+            continue
+        gap = policy.W_U.detach()[..., 1:] - policy.W_U.detach()[..., :1]
+        edits = {name: coef[name] for name in names} | {READ_OUT: gap.expand(policy.config.n_layers + 1, -1, -1, -1)}
+        tables.append(swapped(policy, seeds, a, b, (before[:, keep], wanted[:, keep]), edits).assign(pair=pair))
+    return tidied(tables)
+
+
+def planned_choice(history: Interaction) -> Tensor:
+    """What the planner would do at the last step."""
+    return follow(PLANNER, history).laws[..., -1, :].argmax(-1)
+
+
+def swapped(
+    policy: PolicyTransformer,
+    seeds: Sequence[int],
+    a: Interaction,
+    b: Interaction,
+    choices: tuple[Tensor, Tensor],
+    coef: Mapping[str, Tensor],
+) -> pd.DataFrame:
+    """The rows of one pair of contexts; see `interchange`."""
+    own, other, streams = query_logits(policy, a), query_logits(policy, b), policy_stream(policy, b)
+    both = torch.stack([x.argmax(-1) == choice for x, choice in zip((own, other), choices, strict=True)]).all(0)
+    level = 1 - 0.05 / policy.config.n_layers
+    tables = [shares(both.double(), seeds, "unedited").assign(target="unedited", layer=0)]
+    for depth in range(1, policy.config.n_layers + 1):
+
+        def logits(edit: Edit, depth: int = depth) -> Tensor:
+            return interchanged_logits(policy, a, streams[depth], depth, edit)
+
+        for name, weights in coef.items():
+            query, read = streams[depth, :, :, -1], weights[depth].to(own)
+            edited = logits(within(probe_basis(read, query)))
+            placebo = (random_basis(read, query, f"{name}/{depth}", i) for i in range(N_RANDOM))
+            draws = torch.stack([logits(within(each)) for each in placebo])
+            way, whole = way_gone(own, edited, other)
+            random = way_gone(own, draws, other)[0].mean(0)
+            found = {"way": way, "random": random, "beyond random": way - random}
+            rows = [ways(gone, whole, seeds, metric, level) for metric, gone in found.items()]
+            rows.append(shares((edited.argmax(-1) == choices[1]).double(), seeds, "choice"))
+            tables.append(pd.concat(rows, ignore_index=True).assign(target=name, layer=depth))
+        for name, edit in (("everything", whole_query), ("memory", whole_memory)):
+            edited = logits(edit)
+            way, whole = way_gone(own, edited, other)
+            rows = [ways(way, whole, seeds, "way", level)]
+            rows.append(shares((edited.argmax(-1) == choices[1]).double(), seeds, "choice"))
+            tables.append(pd.concat(rows, ignore_index=True).assign(target=name, layer=depth))
+    return pd.concat(tables, ignore_index=True)
+
+
+def ways(
+    gone: Float[Tensor, "seeds tasks"],
+    whole: Float[Tensor, "seeds tasks"],
+    seeds: Sequence[int],
+    metric: str,
+    level: float,
+) -> pd.DataFrame:
+    """Ratio of sums over tasks, per seed."""
+    table = ratio_table(gone.double()[..., None], whole.double()[..., None], ["way"], metric, confidence_level=level)
+    return table.drop(columns="target").rename(columns={"layer": "seed"}).assign(seed=list(seeds))
+
+
+def shares(hits: Float[Tensor, "seeds tasks"], seeds: Sequence[int], metric: str) -> pd.DataFrame:
+    """Means over tasks, per seed."""
+    return ways(hits, torch.ones_like(hits), seeds, metric, 0.95)
+
+
+def tidied(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Rows with the columns and types of all tables."""
+    rows = pd.concat(tables, ignore_index=True)
+    blank = tidy([], {"seed": []})
+    return pd.concat([blank, rows], ignore_index=True).astype(blank.dtypes.to_dict())
+
+
+def answers(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Per policy, seed, pair and quantity the verdict, with the numbers that it rests on, of the best layer each:
+
+    not decodable           no layer adds DECODABLE to the base, with its interval above zero, beyond an untrained one
+    decodable, not used     a swap takes logits no USED of the way beyond random subspaces, or its interval has zero
+    decodable, cannot tell  the same, but at no layer do random subspaces of that rank leave USED of the way to be gone
+    used                    it does
+
+    able: the share of pairs in which both choices of the policy, unedited, are the planner's (a coin: .25).
+    """
+    rows = []
+    ring_rows = select(tables["increments"], task="ring")
+    for (subject, seed, pair), own in tables["interchange"].groupby(["subject", "seed", "pair"], sort=False):
+        able = select(own, metric="unedited")["value"].iloc[0]
+        for target in PAIRS[str(pair)]:
+            carried = best(select(ring_rows, subject=subject, seed=seed, target=target, metric="beyond untrained"))
+            used = best(select(own, target=target, metric="beyond random"))
+            everything = select(own, target="everything", metric="way").set_index("layer")["value"]
+            room = everything - select(own, target=target, metric="random").set_index("layer")["value"]
+            word = verdict(carried, used, float(room.max()))
+            place = {"subject": subject, "seed": seed, "pair": pair, "target": target, "verdict": word}
+            for metric, row in (("decodable", carried), ("used", used)):
+                rows.append({**place, "metric": metric, **row[["layer", "value", "low", "high"]]})
+            rows.append({**place, "metric": "able", "value": able})
+    return tidied([pd.DataFrame(rows)])
+
+
+def best(rows: pd.DataFrame) -> pd.Series:
+    """The row of the layer whose lower bound is the highest."""
+    return rows.loc[rows["low"].idxmax()]
+
+
+def verdict(carried: pd.Series, used: pd.Series, room: float) -> str:
+    """See `answers`; room: how much farther everything goes than random subspaces, at the layer where that is most."""
+    if carried["value"] < DECODABLE or carried["low"] <= 0:
+        return ABSENT
+    if used["value"] >= USED and used["low"] > 0:
+        return IN_USE
+    return IDLE if room >= USED else UNTOLD
+
+
+def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
+    """How well policies act, a verdict per objective on every quantity, and what layers of bandit policies add."""
+    late = select(tables["ability"], metric="late")
+    lines = ["optimal choices in the second half of uniform walks in new rings (median seed; a coin: .5)"]
+    for name in late["subject"].unique():
+        lines.append(f"  {name:40}{select(late, subject=name)['value'].median():.2f}")
+    lines.append(
+        "what policies carry and use: seeds by verdict; medians: R² beyond an untrained network, way beyond random "
+        "subspaces, pairs in which both choices are the planner's"
+    )
+    answers = tables["answers"]
+    for (subject, pair, target), own in answers.groupby(["subject", "pair", "target"], sort=False):
+        words = select(own, metric="used")["verdict"].value_counts()
+        tally = ", ".join(f"{word} {n}" for word, n in words.items())
+        numbers = (select(own, metric=metric)["value"].median() for metric in ("decodable", "used", "able"))
+        lines.append(f"  {subject:40}{target:16}{pair:10}" + "".join(f"{x:6.2f}" for x in numbers) + f"   {tally}")
+    bandit = select(tables["increments"], task="bandit", metric="beyond untrained")
+    if len(bandit):
+        lines.append(
+            "bandits: what the best layer adds to counts, sums and means beyond an untrained one (median seed)"
+        )
+    for name in bandit["subject"].unique():
+        per_seed = select(bandit, subject=name).groupby(["target", "seed"], sort=False)["value"].max()
+        medians = per_seed.groupby("target", sort=False).median()
+        lines.append(f"  {name:22}" + ", ".join(f"{target} {value:.2f}" for target, value in medians.items()))
+    return "\n".join(lines)

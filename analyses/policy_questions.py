@@ -1,0 +1,101 @@
+"""What a policy is asked: contexts of the task that is named, in which rivals differ, and who its rivals are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from algorithms.acting import interact
+from algorithms.acting_bank import BANDIT, CONTROL
+from algorithms.planning import CertaintyEquivalence
+from models.config import ConfigError
+from models.foreign_policy import PolicyShape
+from models.policy_config import PolicyConfig
+from probes import contexts, control_contexts
+from tasks.arrival import OnArrival
+from tasks.bandits import BanditFamily
+from tasks.decision import DecisionFamily
+from tasks.errors import require
+from tasks.interaction import Interaction, interleaved
+from tasks.mdps import SHAPES, MDPFamily
+
+BERNOULLI = "bernoulli-bandit"
+ARRIVAL = "arrival-ring"  # whose reward comes with the move that reaches the goal
+POLICY_TASKS = (BERNOULLI, *SHAPES, ARRIVAL)
+# A policy that acts at random takes nothing from its context: that is told by itself.
+# Not asked on coins, either: planning for two arms alone, and Thompson's law for Gaussian rewards.
+BANDIT_RIVALS = tuple(name for name in BANDIT if name not in ("random", "bayes-optimal", "gaussian-thompson"))
+CONTROL_RIVALS = tuple(name for name in CONTROL if name != "random")
+PLANNERS = ("certainty-equivalence", "ucb-vi", "posterior-sampling")
+EXPLOITING = CertaintyEquivalence(n_sweeps=10, lapse=0.1)  # whose walks go where rewards were
+
+
+@dataclass(frozen=True)
+class PolicyQuestion:
+    """Contexts (1, tasks), those of each kind in turn, the rivals, and by rival what it must be told."""
+
+    history: Interaction
+    kinds: tuple[str, ...]
+    rivals: tuple[str, ...]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def policy_question(
+    task: str, shape: PolicyConfig | PolicyShape, n_steps: int, n: int, rivals: Sequence[str] | None = None
+) -> PolicyQuestion:
+    """n contexts of every kind, in float64. `rivals` None are those of the task.
+
+    Raises ConfigError for an unknown task, or one of other observations or actions than the policy's.
+    """
+    require("task", task, POLICY_TASKS)
+    question = (_bandit if task == BERNOULLI else partial(_control, task))(shape, n_steps, n)
+    history = question.history.each(lambda x: x.double() if x.is_floating_point() else x)
+    asked = question.rivals if rivals is None else tuple(rivals)
+    return PolicyQuestion(history, question.kinds, asked, question.settings)
+
+
+def fitting_task(shape: PolicyConfig | PolicyShape) -> str:
+    """A task with as many observations and actions as the policy's; of several the first of POLICY_TASKS."""
+    for task in POLICY_TASKS:
+        try:
+            _family(task, shape)
+        except ConfigError:
+            continue
+        return task
+    raise ConfigError(
+        f"no task has {shape.n_observations} observations and {shape.n_actions} actions; name one of "
+        f"{', '.join(POLICY_TASKS)}"
+    )
+
+
+def _family(task: str, shape: PolicyConfig | PolicyShape) -> DecisionFamily:
+    if task == BERNOULLI:
+        if shape.n_observations != 1:
+            raise ConfigError(f"this policy tells {shape.n_observations} observations apart; {task} has one")
+        return BanditFamily(n_arms=shape.n_actions)
+    kind = "ring" if task == ARRIVAL else task
+    try:
+        family = MDPFamily(kind, n_states=shape.n_observations, n_actions=shape.n_actions)
+    except ConfigError as error:
+        sizes = f"{shape.n_observations} observations and {shape.n_actions} actions"
+        raise ConfigError(f"this policy knows {sizes}, which no {task} has: {error}") from error
+    return OnArrival(family) if task == ARRIVAL else family
+
+
+def _bandit(shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQuestion:
+    history = contexts.designed(_family(BERNOULLI, shape), n_steps, n, "inspect")
+    # Gittins plans for what the policy was trained to act in.
+    return PolicyQuestion(history, contexts.KINDS, BANDIT_RIVALS, {"gittins": {"horizon": shape.n_ctx}})
+
+
+def _control(task: str, shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQuestion:
+    family = _family(task, shape)
+    walks = control_contexts.designed_walks(family, n_steps, n, "inspect")
+    kinds = len(control_contexts.KINDS)
+    parts = [walks.each(lambda x, kind=kind: x[:, kind::kinds]) for kind in range(kinds)]
+    own = interact(EXPLOITING, family.draw([0], "inspect", 1, n), n_steps, purpose="inspect/exploiting")
+    # As many sweeps as there are states find whatever can be reached without passing a state twice.
+    swept = {name: {"n_sweeps": shape.n_observations} for name in PLANNERS}
+    return PolicyQuestion(interleaved([*parts, own]), (*control_contexts.KINDS, "exploiting"), CONTROL_RIVALS, swept)

@@ -1,0 +1,44 @@
+"""Two networks side by side: what every rival leaves of each, rivals of one kind in one colour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analyses.compare import KINDS, OTHER
+
+COLOURS = dict(zip((*KINDS, OTHER), ("#0072B2", "#005522", "#9911FF", "#EE3377", "#E69F00", "#888888"), strict=True))
+SMALLEST = 1e-6  # shown
+
+
+def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """A panel per network; filled: named by its answer; left of the dashed line: fits."""
+    rivals = tables["rivals"]
+    panels = [rows for _, rows in rivals.groupby("place")]
+    figure = Figure(figsize=(11, 1.6 + 0.28 * max(map(len, panels))))
+    for axes, rows in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        _panel(axes, rows)
+    figure.suptitle("What every rival leaves unexplained (95 % intervals; filled: named)", fontsize=10)
+    return figure
+
+
+def _panel(axes: Axes, rows: pd.DataFrame) -> None:
+    shown = rows[["value", "low", "high"]].clip(lower=SMALLEST)
+    for place, (_, row) in enumerate(rows.iterrows()):
+        value, low, high = shown.iloc[place]
+        if np.isfinite(value):
+            colour = COLOURS[row["kind"]]
+            axes.plot([low, high], [place, place], color=colour, lw=1)
+            axes.plot(value, place, "o", color=colour, mfc=colour if row["named"] else "white", ms=5)
+    axes.axvline(rows["fits_below"].iloc[0], color="0.4", ls="--", lw=0.8)
+    axes.set_yticks(range(len(rows)), rows["learner"], fontsize=7)
+    for label, kind in zip(axes.get_yticklabels(), rows["kind"], strict=True):
+        label.set_color(COLOURS[kind])
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="unexplained share", xlim=(SMALLEST / 2, 3))
+    first = rows.iloc[0]
+    axes.set_title(f"{first['subject']}\n{first['target']}: {first['said']}", fontsize=8)

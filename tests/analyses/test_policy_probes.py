@@ -1,0 +1,102 @@
+"""Policies probed: the rule of the verdict, planted policies that use or ignore what they hold, then the whole."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from analyses.configs import ANALYSES, PolicyProbes
+from analyses.in_context_improvement import subjects as bandit_subjects
+from analyses.policy_probes import (
+    ABSENT,
+    BANDIT_QUANTITIES,
+    DECODABLE,
+    IDLE,
+    IN_USE,
+    PAIRS,
+    REFERENCES,
+    UNTOLD,
+    USED,
+    bandit_increments,
+    bandit_settings,
+    best,
+    run,
+    steps,
+    summarise,
+    verdict,
+)
+from analyses.tables import select
+from figures import policy_probes
+from models.networks import initial_weights
+from models.policy import PolicyTransformer
+
+SMOKE: PolicyProbes = ANALYSES["policy-probes"].preset("smoke")
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, pd.DataFrame]:
+    return run(replace(SMOKE, bandits=False, out=tmp_path_factory.mktemp("runs")))
+
+
+def number(value: float, low: float) -> pd.Series:
+    return pd.Series({"value": value, "low": low})
+
+
+def test_the_verdict_asks_for_more_than_controls_then_for_use() -> None:
+    much, little, unsure = number(0.5, 0.4), number(min(DECODABLE, USED) / 2, 0.01), number(0.5, -0.1)
+    assert verdict(little, much, 0.5) == verdict(unsure, much, 0.5) == ABSENT
+    assert verdict(much, little, 0.5) == verdict(much, unsure, 0.5) == IDLE
+    assert verdict(much, little, USED / 2) == UNTOLD
+    assert verdict(much, much, 0.0) == IN_USE
+
+
+def test_the_best_layer_is_the_surest_one() -> None:
+    rows = pd.DataFrame({"layer": [1, 2], "value": [0.4, 0.3], "low": [0.0, 0.2]})
+    assert best(rows)["layer"] == 2
+
+
+def test_policies_are_asked_at_quarters_and_last() -> None:
+    assert steps(40) == [9, 19, 29, 39]
+    assert steps(4) == [1, 2, 3]
+
+
+def test_tables_hold_every_control_and_an_answer_per_objective(tables: Mapping[str, pd.DataFrame]) -> None:
+    assert {*tables} == {"ability", "increments", "interchange", "answers"}
+    subjects = set(tables["increments"]["subject"])
+    assert subjects == set(SMOKE.objectives)
+    increments = tables["increments"].set_index("metric")["value"].groupby("metric").size()
+    assert set(increments.index) == {"base", "increment", "untrained", "beyond untrained", "shuffled", "random"}
+    assert increments.nunique() == 1
+    answers = select(tables["answers"], metric="used")
+    assert len(answers) == len(subjects) * SMOKE.seeds * sum(map(len, PAIRS.values()))
+    late = select(tables["ability"], metric="late").set_index("subject")["value"]
+    assert late["planner"].item() > late["myopic"].item()
+    assert {*REFERENCES} < {*late.index}
+
+
+def test_untaught_policies_are_credited_with_nothing(tables: Mapping[str, pd.DataFrame]) -> None:
+    """After three steps of training a policy carries what an untrained one does."""
+    assert set(select(tables["answers"], metric="used")["verdict"]) == {ABSENT}
+    whole = select(tables["interchange"], target="everything", metric="way", layer=SMOKE.n_layers)
+    assert whole["value"].to_numpy() == pytest.approx(1.0, abs=1e-4)
+    nothing = select(tables["interchange"], target="memory", metric="way", layer=SMOKE.n_layers)
+    assert nothing["value"].to_numpy() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_an_untrained_bandit_policy_adds_nothing_to_itself() -> None:
+    """It is its own control; and counts, sums and means alone say most of the posterior mean."""
+    subject = bandit_subjects(bandit_settings(SMOKE))["distilled"]
+    policy = PolicyTransformer(subject.config, initial_weights(subject.config, [0]))
+    (rows,) = bandit_increments({"distilled": (policy, [0])}, SMOKE)
+    assert set(rows["target"]) == {*BANDIT_QUANTITIES}
+    assert (select(rows, metric="beyond untrained")["value"] == 0).all()
+    base = select(rows, metric="base", layer=0).set_index("target")["value"]
+    assert base["posterior mean"] > 0.85
+
+
+def test_it_is_said_and_drawn(tables: Mapping[str, pd.DataFrame]) -> None:
+    said = summarise(tables)
+    assert "distilled from q-learning" in said
+    assert isinstance(policy_probes.draw(tables), Figure)
