@@ -105,7 +105,7 @@ def test_a_task_that_fits_is_found() -> None:
 
 @pytest.mark.parametrize("task", [task for task in POLICY_TASKS if task != "bernoulli-bandit"])
 def test_walks_are_of_every_kind_and_visit_what_the_policy_knows(task: str) -> None:
-    sizes = {"ring": (5, 2), "tree": (7, 3), "chain": (5, 3), "dense": (4, 3)}[task]
+    sizes = {"ring": (5, 2), "arrival-ring": (5, 2), "tree": (7, 3), "chain": (5, 3), "dense": (4, 3)}[task]
     asked = policy_question(task, shape(*sizes), 12, 3)
     assert asked.history.batch == (1, 3 * len(asked.kinds))
     assert asked.history.n_observations == sizes[0]
