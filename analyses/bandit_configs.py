@@ -106,7 +106,7 @@ class AlgorithmZoo:
         "thompson",
         "posterior-mean",
     )
-    """Learners at fixed constants, that policies are distilled from; those left out lie within another rival's family."""
+    """Learners at fixed constants, to distil policies from; those left out lie within another rival's family."""
     rivals: tuple[str, ...] = (
         "win-stay-lose-shift",
         "empirical-mean",
