@@ -5,6 +5,10 @@ which are those of `learnscope inspect`, and which sources count: those from who
 rival, its constants fitted, stays at least SEPARATE away. A rival that contains the source lies at zero, so that a
 source with richer relatives in the bank (`algorithms.acting_bank.NESTING`) never counts; it is examined all the same.
 
+What is asked here is what was trained, so that rates are those of the best case: a policy that was distilled on its
+source's own histories alone is elsewhere not its source. Fits of explore-then-commit cannot move its number of pulls,
+which is one of their starts: that it is found says little.
+
 All sources have one architecture, one training and the same contexts. A policy is *assigned* where its verdict names
 its source alone, *ambiguous* where it names the source among others, *wrong* where what it names leaves the source out,
 and *missed* where it names nobody. Intervals are over sources, whose policies are no independent trials. Controls are
@@ -71,7 +75,7 @@ ZOO: dict[str, tuple[str, dict[str, float]]] = {
 # from one that has learnt its source; the rule needs every other rival MARGIN times as far away.
 SEPARATE = MARGIN * LEAST
 # Their rewards are shuffled for two ensembles of controls: one source that counts, and one that fades.
-SHUFFLED = ("thompson", "forgetting")
+SHUFFLED = ("gittins", "forgetting")
 UNTRAINED, SHARP = "untrained", "untrained, sharp"
 SHARPER = 10.0  # times the first read-out, which is made a tenth of the usual size
 COUNTED, OTHERS, CONTROLS = "counted", "others", "controls"

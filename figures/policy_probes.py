@@ -98,7 +98,7 @@ def _heat(axes: Axes, values: pd.DataFrame, title: str) -> None:
 
 
 def _swaps(axes: Axes, swaps: pd.DataFrame) -> None:
-    """A point per seed at the layer where the swap goes farthest; a dash: random subspaces there."""
+    """A point per seed, at the layer where the swap surely goes farthest beyond random subspaces."""
     groups = list(select(swaps, metric="beyond random").groupby(["pair", "target"], sort=False).groups)
     subjects = list(swaps["subject"].unique())
     for i, (pair, target) in enumerate(groups):

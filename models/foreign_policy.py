@@ -91,14 +91,18 @@ class AdaptedPolicy:
 
 @torch.no_grad()
 def require_causal(policy: InspectablePolicy, history: Interaction) -> None:
-    """Raises ConfigError where the law of a step changes with what is done or got at that step, or later."""
+    """Raises ConfigError where the law of a step changes with what is done, got or reached at that step, or later."""
     given = history.each(lambda x: x[:, :CHECKED])
     middle = given.n_steps // 2
-    later = torch.arange(given.n_steps) >= middle
+    seen, times = given.n_observations, torch.arange(given.n_steps)
+    later, after = times >= middle, times > middle
     changed = replace(
         given,
         action=torch.where(later, (given.action + 1) % given.n_actions, given.action),
         reward=torch.where(later, 1 - given.reward, given.reward),
+        next_observation=torch.where(later, (given.next_observation + 1) % seen, given.next_observation),
+        done=torch.where(later, ~given.done, given.done),
+        observation=torch.where(after, (given.observation + 1) % seen, given.observation),
     )
     first, second = (policy.laws(each)[..., : middle + 1, :] for each in (given, changed))
     gap = float((first - second).abs().max())

@@ -60,7 +60,7 @@ class LawDistillation:
     """A learner's law wherever it may be asked, and not only where it leads itself.
 
     A third of the histories each: its own; actions by one law per task (`mixed_laws`), whatever comes of them; the
-    same, and half-way all tasks become others. For tasks with one state, as the second half starts where it is.
+    same, and half-way all tasks become others. The second half starts where it is: for tasks with one state.
     """
 
     family: DecisionFamily
@@ -70,6 +70,8 @@ class LawDistillation:
     def lesson(self, seeds: Sequence[int], index: int, n: int, device: str) -> Lesson:
         third, first = -(-n // 3), self.n_steps // 2
         tasks = self.family.draw(seeds, "train", index, 4 * third).to(device)
+        if tasks.n_states != 1:
+            raise ConfigError(f"these tasks have {tasks.n_states} states; LawDistillation joins tasks with one")
         own, spread, before, after = (tasks.select(slice(i * third, (i + 1) * third)) for i in range(4))
         law = mixed_laws(seeds, "train/mixture", index, 2 * third, tasks.n_actions).to(device)
 

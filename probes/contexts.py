@@ -22,16 +22,18 @@ KINDS = ("skewed", "switched", "thompson")
 
 
 def designed(family: DecisionFamily, n_steps: int, n: int, purpose: str) -> Interaction:
-    """n contexts of every kind, (1, 3 n) tasks; task i is of kind KINDS[i % 3]."""
-    tasks = family.draw([0], purpose, 0, n)
-    others = family.draw([0], purpose, 1, n)
-    law = skewed_laws(purpose, n, tasks.n_actions)
+    """n contexts of every kind, (1, 3 n), all of tasks of their own; context i is of kind KINDS[i % 3]."""
+    drawn = family.draw([0], purpose, 0, 4 * n)
+    skewed, before, after, own = (drawn.select(slice(i * n, (i + 1) * n)) for i in range(4))
+    laws = skewed_laws(purpose, 2 * n, drawn.n_actions)
     first = n_steps // 2
-    before = pulled(tasks, law, first, f"{purpose}/before")
     kinds = (
-        pulled(tasks, law, n_steps, f"{purpose}/skewed"),
-        in_time(before, pulled(others, law, n_steps - first, f"{purpose}/after")),
-        interact(Thompson(), tasks, n_steps, purpose=f"{purpose}/thompson"),
+        pulled(skewed, laws[:, :n], n_steps, f"{purpose}/skewed"),
+        in_time(
+            pulled(before, laws[:, n:], first, f"{purpose}/before"),
+            pulled(after, laws[:, n:], n_steps - first, f"{purpose}/after"),
+        ),
+        interact(Thompson(), own, n_steps, purpose=f"{purpose}/thompson"),
     )
     return interleaved(kinds)
 

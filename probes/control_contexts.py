@@ -22,24 +22,29 @@ from tasks.streams import uniforms
 KINDS = ("uniform", "skewed", "moved")
 
 
-def designed_walks(family: DecisionFamily, n_steps: int, n: int, purpose: str) -> Interaction:
-    """n contexts of every kind, (1, 3 n) tasks; task i is of kind KINDS[i % 3].
+def walk_of_kind(kind: str, family: DecisionFamily, n_steps: int, n: int, purpose: str) -> Interaction:
+    """n contexts (1, n) of a kind, in tasks of its own.
 
     uniform: random actions; skewed: a law of actions per state, Dirichlet(1/2, ..., 1/2); moved: random actions, and
-    half-way the rewards of all states go over to other states.
+    half-way the rewards of all states go over to other states, which needs rewards that come on arrival.
     """
+    purpose = f"{purpose}/{kind}"
     tasks = family.draw([0], purpose, 0, n)
-    draws = uniforms([0], f"{purpose}/laws", 0, n, tasks.n_states, tasks.n_actions)
-    weights = torch.special.ndtri(draws.clamp(1e-6, 1 - 1e-6)).square()  # chi-square of one: Gamma(1/2)
-    laws = weights / weights.sum(-1, keepdim=True)
-    walk = random_walk(tasks, n_steps, purpose=f"{purpose}/moved")
+    if kind == "skewed":
+        draws = uniforms([0], f"{purpose}/laws", 0, n, tasks.n_states, tasks.n_actions)
+        weights = torch.special.ndtri(draws.clamp(1e-6, 1 - 1e-6)).square()  # chi-square of one: Gamma(1/2)
+        laws = weights / weights.sum(-1, keepdim=True)
+        return roll_out(tasks, lambda seen: row(laws, seen), n_steps, purpose=f"{purpose}/walk")
+    walk = random_walk(tasks, n_steps, purpose=f"{purpose}/walk")
+    if kind == "uniform":
+        return walk
     late = torch.arange(n_steps) >= n_steps // 2
-    kinds = (
-        random_walk(tasks, n_steps, purpose=f"{purpose}/uniform"),
-        roll_out(tasks, lambda seen: row(laws, seen), n_steps, purpose=f"{purpose}/skewed"),
-        replace(walk, reward=torch.where(late, moved(walk, other_places(walk, purpose)).reward, walk.reward)),
-    )
-    return interleaved(kinds)
+    return replace(walk, reward=torch.where(late, moved(walk, other_places(walk, purpose)).reward, walk.reward))
+
+
+def designed_walks(family: DecisionFamily, n_steps: int, n: int, purpose: str) -> Interaction:
+    """n contexts of every kind, (1, 3 n); context i is of kind KINDS[i % 3]. Rewards must come on arrival."""
+    return interleaved([walk_of_kind(kind, family, n_steps, n, purpose) for kind in KINDS])
 
 
 def other_places(history: Interaction, purpose: str) -> Int[Tensor, "*batch observations"]:

@@ -21,6 +21,8 @@ from models.policy import PolicyTransformer
 from tasks.interaction import Interaction
 from tasks.streams import normals
 
+SMALLEST_PART = 1e-2  # of the largest one, below which a direction is none
+
 Edit = Callable[[Tensor, Tensor], Tensor]
 """From the streams of A and B after a layer, [seeds, tasks, pos, d_model], to what A goes on with."""
 
@@ -44,17 +46,20 @@ def probe_basis(
     """Orthonormal, spanning S W, S the covariance of activations: where they vary with what a probe W reads.
 
     W itself cancels what else varies, along directions in which next to nothing does; swapping those moves nothing even
-    where the quantity is used (Haufe et al. 2014).
+    where the quantity is used (Haufe et al. 2014). Columns of zeros stand for directions that W has not: contrasts of
+    laws sum to zero.
     """
     varied = resid - resid.mean(1, keepdim=True)
-    return torch.linalg.qr(varied.mT @ (varied @ coef)).Q
+    basis, sizes, _ = torch.linalg.svd(varied.mT @ (varied @ coef), full_matrices=False)
+    return basis * (sizes > SMALLEST_PART * sizes[:, :1])[:, None]
 
 
 def random_basis(
     like: Float[Tensor, "seeds d_model numbers"], resid: Float[Tensor, "seeds tasks d_model"], purpose: str, index: int
 ) -> Float[Tensor, "seeds d_model numbers"]:
-    """That of a probe with random weights, as many."""
-    return probe_basis(normals(range(len(like)), purpose, index, *like.shape[1:]).to(like), resid)
+    """That of a probe with random weights, of the rank that `like` has, a basis."""
+    drawn = probe_basis(normals(range(len(like)), purpose, index, *like.shape[1:]).to(like), resid)
+    return drawn * like.any(1, keepdim=True)
 
 
 def within(basis: Float[Tensor, "seeds d_model rank"]) -> Edit:

@@ -7,7 +7,7 @@ those of the prefix before step t. Of actions, only what tells them apart is a t
     transitions  That(. | s, a), eta = PSEUDO_COUNT
     successors   sum_s' That(s' | s, a) M(s', .), M the random walk's
     goal         what the last reward was for reaching
-    delta        TD errors of Q-learning and of SARSA at step t - 1
+    delta        the last TD errors of Q-learning and of SARSA: of step t - 1 and, as it waits for the action, t - 2
 """
 
 from __future__ import annotations

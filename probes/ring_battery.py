@@ -21,6 +21,7 @@ from torch import Tensor
 
 from probes.battery import Test
 from probes.readings import Answers, Reading, odds
+from tasks.errors import ConfigError
 from tasks.interaction import Interaction
 
 DISTANCES = (1, 2, 3)
@@ -50,9 +51,9 @@ def mirrored(history: Interaction) -> Interaction:
 
 
 def ring_tests(n_states: int) -> dict[str, Test]:
-    """Every test by name. Raises ValueError for rings on which the far side is not farther than DISTANCES."""
+    """Every test by name. Raises ConfigError for rings on which the far side is not farther than DISTANCES."""
     if n_states < 2 * max(DISTANCES) + 1:
-        raise ValueError(f"a ring of {n_states} states; these tests need at least {2 * max(DISTANCES) + 1}")
+        raise ConfigError(f"a ring of {n_states} states; these tests need at least {2 * max(DISTANCES) + 1}")
     left, right = "L" * (n_states - 2), "R" * (n_states - 2)
     walks: dict[str, tuple[str, dict[str, tuple[int, str]]]] = {}
     for d in DISTANCES:

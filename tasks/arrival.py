@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tasks.decision import DecisionFamily, DecisionTasks
+from tasks.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,13 @@ class OnArrival:
     family: DecisionFamily
 
     def draw(self, seeds: Sequence[int], purpose: str, index: int, n: int) -> DecisionTasks:
-        """n tasks per seed, batch axes (seeds, n): batch `index` of the stream `purpose`."""
+        """n tasks per seed, batch axes (seeds, n): batch `index` of the stream `purpose`.
+
+        Raises ConfigError for a family whose rewards depend on the action, too.
+        """
         tasks = self.family.draw(seeds, purpose, index, n)
-        worth = tasks.mean_rewards.amax(-1)
+        worth = tasks.mean_rewards[..., 0]
+        if bool((tasks.mean_rewards != worth[..., None]).any()):
+            raise ConfigError("rewards come on arrival where they belong to states; those of this family do not")
         paid = worth.gather(-1, tasks.successors.flatten(-3)).view(tasks.successors.shape)
         return replace(tasks, rewards=paid)

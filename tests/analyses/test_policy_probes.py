@@ -10,27 +10,20 @@ from matplotlib.figure import Figure
 from analyses.configs import ANALYSES, PolicyProbes
 from analyses.in_context_improvement import subjects as bandit_subjects
 from analyses.policy_probes import (
-    ABSENT,
     BANDIT_QUANTITIES,
-    DECODABLE,
-    IDLE,
-    IN_USE,
     PAIRS,
     REFERENCES,
-    UNTOLD,
-    USED,
     bandit_increments,
     bandit_settings,
-    best,
     run,
     steps,
     summarise,
-    verdict,
 )
 from analyses.tables import select
 from figures import policy_probes
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
+from probes.carried_and_used import ABSENT, DECODABLE, IDLE, IN_USE, UNTOLD, USED, best, verdict
 
 SMOKE: PolicyProbes = ANALYSES["policy-probes"].preset("smoke")
 
@@ -40,21 +33,30 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, pd.DataFram
     return run(replace(SMOKE, bandits=False, out=tmp_path_factory.mktemp("runs")))
 
 
-def number(value: float, low: float) -> pd.Series:
-    return pd.Series({"value": value, "low": low})
+def layer(**changed: float) -> pd.DataFrame:
+    """One at which a quantity is carried and used."""
+    numbers = {"carried": 0.5, "value": 0.5, "low": 0.4, "high": 0.6, "farthest": 0.2, "room": 0.8}
+    return pd.DataFrame([numbers | changed], index=[1])
 
 
 def test_the_verdict_asks_for_more_than_controls_then_for_use() -> None:
-    much, little, unsure = number(0.5, 0.4), number(min(DECODABLE, USED) / 2, 0.01), number(0.5, -0.1)
-    assert verdict(little, much, 0.5) == verdict(unsure, much, 0.5) == ABSENT
-    assert verdict(much, little, 0.5) == verdict(much, unsure, 0.5) == IDLE
-    assert verdict(much, little, USED / 2) == UNTOLD
-    assert verdict(much, much, 0.0) == IN_USE
+    assert verdict(layer()) == IN_USE
+    assert verdict(layer(carried=DECODABLE / 2)) == ABSENT
+    assert verdict(layer(farthest=0.6)) == verdict(layer(low=-0.1)) == UNTOLD, "half of the way is no sign of no use"
+    idle = {"value": 0.01, "low": -0.02, "high": USED / 2}
+    assert verdict(layer(**idle)) == IDLE
+    assert verdict(layer(**idle, room=USED / 2)) == UNTOLD
 
 
-def test_the_best_layer_is_the_surest_one() -> None:
-    rows = pd.DataFrame({"layer": [1, 2], "value": [0.4, 0.3], "low": [0.0, 0.2]})
-    assert best(rows)["layer"] == 2
+def test_what_is_carried_at_one_layer_and_moves_logits_at_another_is_not_used() -> None:
+    idle = layer(value=0.01, low=-0.02, high=USED / 2)
+    assert verdict(pd.concat([idle, layer(carried=0.0)])) == IDLE
+    assert verdict(pd.concat([idle, layer()])) == IN_USE
+
+
+def test_the_best_layer_is_the_surest_one_that_carries_it() -> None:
+    rows = pd.concat([layer(low=0.1), layer(low=0.2), layer(carried=0.0, low=0.3)])
+    assert best(rows.set_axis([1, 2, 3])) == 2
 
 
 def test_policies_are_asked_at_quarters_and_last() -> None:

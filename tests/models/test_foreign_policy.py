@@ -90,6 +90,8 @@ def test_who_reads_the_future_is_refused() -> None:
     require_causal(adapted(), history)
     with pytest.raises(ConfigError, match=r"laws up to step 8 change by .* shift actions and rewards by one step"):
         require_causal(adapted(lambda logits: logits.roll(-1, -2)), history)
+    with pytest.raises(ConfigError, match="shift actions and rewards"):
+        require_causal(replace(adapted(), tokens=lambda past: pad(past.done[..., None].double(), (0, 5))), history)
 
 
 def test_shapes_are_checked_and_ours_is_an_inspectable_policy_too() -> None:

@@ -86,8 +86,10 @@ def test_directions_are_those_that_a_quantity_is_written_in_not_those_that_cance
     torch.testing.assert_close(resid @ weights, q)
     basis = probe_basis(weights, resid)
     assert basis[0, 0].abs() > 0.99
-    random = random_basis(torch.zeros(1, 4, 2), resid.float(), "test", 0)
+    random = random_basis(torch.ones(1, 4, 2), resid.float(), "test", 0)
     torch.testing.assert_close(random.mT @ random, torch.eye(2)[None], atol=1e-5, rtol=0)
+    twice = probe_basis(torch.cat([weights, 2 * weights], -1), resid)
+    assert twice.any(1).sum() == random_basis(twice, resid, "test", 0).any(1).sum() == 1
     assert random[:, 2:].abs().max() < 1e-5
     assert (random - random_basis(torch.zeros(1, 4, 2), resid.float(), "test", 1)).abs().max() > 0.01
 

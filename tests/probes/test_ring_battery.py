@@ -7,6 +7,7 @@ from analyses.control_battery import rivals
 from probes.influence import law_after
 from probes.readings import verdict
 from probes.ring_battery import DISTANCES, MIRROR, RING_READINGS, mirrored, ring_tests, ring_walk
+from tasks.errors import ConfigError
 
 TESTS = ring_tests(7)
 PATHS = [f"path after reward, {d}" for d in DISTANCES]
@@ -70,5 +71,5 @@ def test_signs_are_those_of_the_hypotheses(name: str) -> None:
 
 
 def test_small_rings_are_refused() -> None:
-    with pytest.raises(ValueError, match="a ring of 6 states; these tests need at least 7"):
+    with pytest.raises(ConfigError, match="a ring of 6 states; these tests need at least 7"):
         ring_tests(6)
