@@ -165,7 +165,7 @@ BANDIT_ANALYSES = {
             "laptop": {},
             "paper": {"seeds": 5, "imitation_steps": 10_000, "pretraining_steps": 20_000, "reinforcement_steps": 6000},
         },
-        {"smoke": "about 20 s", "laptop": "about 45 min", "paper": "about 5 h"},
+        {"smoke": "about 20 s", "laptop": "about 40 min", "paper": "about 6 h"},
     ),
     "behavioural-battery": Analysis(
         BehaviouralBattery,
@@ -183,7 +183,7 @@ BANDIT_ANALYSES = {
             "laptop": {},
             "paper": {"seeds": 5, "imitation_steps": 10_000, "pretraining_steps": 20_000, "reinforcement_steps": 6000},
         },
-        {"smoke": "about 20 s", "laptop": "3 min where the policies stand, else 45 more", "paper": "about 5 h"},
+        {"smoke": "about 20 s", "laptop": "3 min where the policies stand, else 40 more", "paper": "about 5 h"},
     ),
     "pretraining-diversity": Analysis(
         PretrainingDiversity,
