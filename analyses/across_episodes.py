@@ -30,7 +30,7 @@ from algorithms.predictive_maps import GoalInference
 from analyses.configs import AcrossEpisodes
 from analyses.in_context_improvement import median_seed
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, played
+from analyses.policy_subjects import PolicySubject, played, training_table
 from analyses.tables import select, tidy
 from models.artifacts import run_folder
 from models.histories import Recorded, collect, every_kth_episode
@@ -146,7 +146,7 @@ def run(config: AcrossEpisodes) -> dict[str, pd.DataFrame]:
             ignore_index=True,
         ),
         "histories": learning_curve(lessons.histories.history, config.horizon),
-        "training": training(trained),
+        "training": training_table(trained),
     }
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
 
@@ -226,16 +226,6 @@ def learning_curve(history: Interaction, horizon: int) -> pd.DataFrame:
     returns = episode_returns(history, horizon)
     axes = {"seed": [0], "episode": range(1, returns.shape[-1] + 1)}
     return tidy(returns.mean(1), axes, subject=SOURCE, metric="return")
-
-
-def training(trained: Mapping[str, PolicySubject]) -> pd.DataFrame:
-    """Loss over training."""
-    tables = []
-    for name, subject in trained.items():
-        record = subject.train()
-        axes = {"step": record.step[1:].tolist(), "seed": range(subject.seeds)}
-        tables.append(tidy(record.loss[1:], axes, subject=name, metric="loss"))
-    return pd.concat(tables, ignore_index=True)
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:

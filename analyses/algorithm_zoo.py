@@ -34,7 +34,7 @@ from algorithms.fit_laws import constant_law, fit_laws, law_divergence
 from analyses.configs import AlgorithmZoo
 from analyses.examine_laws import LEAST, LawExamination, examine_laws
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches
+from analyses.policy_subjects import PolicySubject, in_batches, training_table
 from analyses.tables import select, tidy
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
@@ -155,7 +155,7 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
         "networks": networks,
         "laws": pd.concat([divergences(who, found), beside(config, laws, policies, history, n_fitting)]),
         "rates": rates(networks),
-        "training": training(trained),
+        "training": training_table(trained),
     }
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
 
@@ -272,16 +272,6 @@ def beside(
             between = law_divergence(said, said.roll(1, 0)).mean(-1)
             tables.append(tidy(between, place, subject=name, metric="seeds"))
     return pd.concat(tables)
-
-
-def training(trained: Mapping[str, PolicySubject]) -> pd.DataFrame:
-    """Loss over training."""
-    tables = []
-    for name, subject in trained.items():
-        record = subject.train()
-        axes = {"step": record.step[1:].tolist(), "seed": range(subject.seeds)}
-        tables.append(tidy(record.loss[1:], axes, subject=name, metric="loss"))
-    return pd.concat(tables, ignore_index=True)
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:

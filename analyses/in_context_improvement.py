@@ -21,7 +21,7 @@ from algorithms.bayes_adaptive import Gittins
 from algorithms.fit_laws import kl
 from analyses.configs import BanditSettings, InContextImprovement
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches, played
+from analyses.policy_subjects import PolicySubject, in_batches, played, training_table
 from analyses.tables import select, tidy
 from models.policy_config import PolicyConfig, PolicyTraining
 from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement, mixed_laws
@@ -99,7 +99,7 @@ def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:
         "reward": pd.concat([rewards({**known, **histories}, tasks, axes), published(config)], ignore_index=True),
         "laws": laws(policies, contexts, axes),
         "offline": offline(policies, contexts["mixed"], tasks, axes),
-        "training": training(trained),
+        "training": training_table(trained, ("loss", "reward", "entropy")),
     }
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
 
@@ -180,17 +180,6 @@ def offline(
         gap = (means.amax(-1, keepdim=True) - chosen).mean(1)
         place = {"seed": axes.get(name, [0]), "step": range(gap.shape[-1])}
         tables.append(tidy(gap, place, subject=name, metric="suboptimality"))
-    return pd.concat(tables, ignore_index=True)
-
-
-def training(trained: Mapping[str, PolicySubject]) -> pd.DataFrame:
-    """Loss and reward per pull over training."""
-    tables = []
-    for name, subject in trained.items():
-        record = subject.train()
-        axes = {"step": record.step[1:].tolist(), "seed": range(subject.seeds)}
-        for metric in ("loss", "reward", "entropy"):
-            tables.append(tidy(getattr(record, metric)[1:], axes, subject=name, metric=metric))
     return pd.concat(tables, ignore_index=True)
 
 

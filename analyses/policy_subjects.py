@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from algorithms.acting import ActingLearner, interact
+from analyses.tables import tidy
 from models.artifacts import load_policy, run_folder
 from models.files import ArtifactError
 from models.policy import PolicyTransformer
@@ -78,6 +80,16 @@ def joined(parts: Sequence[Interaction]) -> Interaction:
     names = (field.name for field in fields(Step))
     columns = {name: torch.cat([getattr(part, name) for part in parts], 1) for name in names}
     return Interaction(**columns, n_observations=parts[0].n_observations, n_actions=parts[0].n_actions)
+
+
+def training_table(trained: Mapping[str, PolicySubject], metrics: Sequence[str] = ("loss",)) -> pd.DataFrame:
+    """Columns of `models.train_policy.PolicyRecord` over training: by policy, step and seed."""
+    tables = []
+    for name, subject in trained.items():
+        record = subject.train()
+        axes = {"step": record.step[1:].tolist(), "seed": range(subject.seeds)}
+        tables += [tidy(getattr(record, metric)[1:], axes, subject=name, metric=metric) for metric in metrics]
+    return pd.concat(tables, ignore_index=True)
 
 
 def in_batches(
