@@ -3,9 +3,10 @@
 The source is tabular Q-learning; of its histories every k-th episode is kept, so that learning fits into a context.
 Algorithm Distillation (arXiv 2210.14215) imitates its laws there, with a context of all episodes or of fewer; expert
 distillation imitates what it does when it has learnt; the Decision Transformer (arXiv 2106.01345) imitates actions, is
-told the return that is still to come, and asked for a high one; decision pretraining (arXiv 2306.14892) learns optimal
-actions on random walks. All act for as many episodes in the published rooms, with goals that no training task had.
-Goals are what is held out, and they are few: every interval is over goals (Student's), of means over the tasks of each.
+told the return that is still to come in its episode, and asked for a high one: its context is as long as one episode,
+and in a control as all of them; decision pretraining (arXiv 2306.14892) learns optimal actions on random walks. All act
+for as many episodes in the published rooms, with goals that no training task had. Goals are what is held out, and they
+are few: every interval is over goals (Student's), of means over the tasks of each.
 
 A small room has few goals to train on, and a network learns those by heart. So every training room numbers its cells in
 an order of its own: the source cannot tell the difference, and a network can only find out in context where it is and
@@ -44,7 +45,8 @@ from tasks.interaction import Interaction
 
 ANALYSIS = "across-episodes"
 DISTILLED, ONE_MAP, EXPERT = "distilled", "one-map-distilled", "expert-distilled"
-TRANSFORMER, PRETRAINED = "decision-transformer", "decision-pretrained"
+TRANSFORMER, TRANSFORMER_OF_ALL = "decision-transformer", "decision-transformer, all"
+PRETRAINED = "decision-pretrained"
 SOURCE = "q-learning"
 HIGH = 0.9  # of the returns in the histories, the quantile that a return-conditioned policy is asked for
 CONFIDENCE = 0.95
@@ -116,7 +118,8 @@ def subjects(config: AcrossEpisodes, lessons: RecordedLaws, one_map: RecordedLaw
         add(f"{DISTILLED}, {episodes:g}", replace(plain, n_ctx=n_ctx), replace(learning, n_steps=n_ctx))
     add(ONE_MAP, plain, halves(one_map)[0])
     add(EXPERT, plain, expert)
-    add(TRANSFORMER, replace(told, n_ctx=config.horizon), Recorded(learning.histories, config.horizon))
+    add(TRANSFORMER, replace(told, n_ctx=config.horizon), Recorded(learning.histories, 2 * config.horizon))
+    add(TRANSFORMER_OF_ALL, told, Recorded(learning.histories, config.n_steps))
     add(PRETRAINED, plain, DecisionPretraining(training_rooms(config), config.n_steps, Random()))
     return made
 

@@ -17,6 +17,7 @@ COLOURS = {
     "one-map-distilled": "#EE3377",
     "expert-distilled": "#E69F00",
     "decision-transformer": "#D55E00",
+    "decision-transformer, all": "#332288",
     "decision-pretrained": "#009988",
     "random": "#BBBBBB",
     "q-learning": "#660033",

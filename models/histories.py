@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 from tqdm import tqdm
@@ -106,8 +106,10 @@ class Histories:
         parts = {f.name: torch.cat([shard[f.name][:, :steps] for shard in shards])[None] for f in fields(Step)}
         return cls(Interaction(**parts, **{name: setting[name] for name in ("n_observations", "n_actions")}), setting)
 
-    def windows(self, seeds: Sequence[int], purpose: str, index: int, n: int, length: int) -> Interaction:
-        """n windows of `length` successive transitions per seed, of random tasks and from random times.
+    def windows(
+        self, seeds: Sequence[int], purpose: str, index: int, n: int, length: int
+    ) -> tuple[Int[Tensor, "seeds n 1"], Int[Tensor, "seeds n length"]]:
+        """Rows and times of n windows of `length` successive transitions per seed, of random tasks, from random times.
 
         Raises ConfigError where the histories are shorter.
         """
@@ -116,7 +118,10 @@ class Histories:
             raise ConfigError(f"windows of {length} steps; these histories have {steps}")
         task, start = uniforms(seeds, purpose, index, 2, n).unbind(1)
         row = (task * tasks).long()[..., None]
-        times = (start * (steps - length + 1)).long()[..., None] + torch.arange(length)
+        return row, (start * (steps - length + 1)).long()[..., None] + torch.arange(length)
+
+    def at(self, row: Int[Tensor, "seeds n 1"], times: Int[Tensor, "seeds n length"]) -> Interaction:
+        """These steps, with axes (seeds, n)."""
         window = self.history.each(lambda x: x[0][row, times])
         numbers = ("observation", "action", "next_observation")
         return replace(window, **{name: getattr(window, name).long() for name in numbers})
@@ -131,7 +136,8 @@ class Recorded:
 
     def lesson(self, seeds: Sequence[int], index: int, n: int, device: str) -> Lesson:
         """n windows per seed, and targets."""
-        window = self.histories.windows(seeds, "train/window", index, n, self.n_steps).each(lambda x: x.to(device))
+        places = self.histories.windows(seeds, "train/window", index, n, self.n_steps)
+        window = self.histories.at(*places).each(lambda x: x.to(device))
         return window, one_hot(window.action, window.n_actions).to(window.reward)
 
 

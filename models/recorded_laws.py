@@ -16,7 +16,6 @@ from algorithms.acting import ActingLearner, follow
 from models.histories import Histories
 from models.policy_sources import Lesson
 from tasks.errors import ConfigError
-from tasks.streams import uniforms
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,9 @@ class RecordedLaws:
 
     def lesson(self, seeds: Sequence[int], index: int, n: int, device: str) -> Lesson:
         """n windows per seed, of random tasks and from random times, and targets."""
-        history = self.histories.history
-        task, start = uniforms(seeds, "train/window", index, 2, n).unbind(1)
-        row = (task * history.batch[1]).long()[..., None]
-        times = (start * (history.n_steps - self.n_steps + 1)).long()[..., None] + torch.arange(self.n_steps)
-        return history.each(lambda x: x[0][row, times].to(device)), self.laws[0][row, times].to(device)
+        row, times = self.histories.windows(seeds, "train/window", index, n, self.n_steps)
+        window = self.histories.at(row, times).each(lambda x: x.to(device))
+        return window, self.laws[0][row, times].to(device)
 
     def at(self, times: Int[Tensor, " kept"], name: str) -> RecordedLaws:
         """These steps alone, and what they are called."""

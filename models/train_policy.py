@@ -167,8 +167,13 @@ class _State(TrainingState):
         super().__init__(weights, {}, optimizer, compiled=False)
 
     def imitate(self, history: Interaction, targets: Float[Tensor, "seeds tasks steps actions"]) -> None:
-        """One step towards the targets; a return-conditioned policy is told what came in the end."""
-        returns = hindsight_returns(history) if self.training.objective == "return-conditioned" else None
+        """One step towards the targets. A return-conditioned policy is told what came in the end: of its histories it
+        reads the first n_ctx steps, and the others only for what they brought."""
+        returns = None
+        if self.training.objective == "return-conditioned":
+            n = self.model.config.n_ctx
+            returns = hindsight_returns(history)[..., :n]
+            history, targets = history.each(lambda x: x[..., :n]), targets[..., :n, :]
         logits = self.model.read_out(self.model(history, returns))
         self._descend(cross_entropy(logits, targets), history, logits)
 

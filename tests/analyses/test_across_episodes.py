@@ -20,6 +20,7 @@ from analyses.across_episodes import (
     PRETRAINED,
     SOURCE,
     TRANSFORMER,
+    TRANSFORMER_OF_ALL,
     best_returns,
     by_goal,
     collected,
@@ -116,6 +117,7 @@ def test_each_policy_reads_its_own_part_of_the_histories(config: AcrossEpisodes)
     assert decided == {config.n_steps * config.batch_tasks}
     assert made[f"{DISTILLED}, 0.5"].config.n_ctx == config.horizon // 2
     assert made[TRANSFORMER].config.n_ctx == config.horizon
+    assert made[TRANSFORMER_OF_ALL].config.n_ctx == config.n_steps
     assert made[ONE_MAP].config == made[DISTILLED].config
     assert len({subject.folder for subject in made.values()}) == len(made)
 

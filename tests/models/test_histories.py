@@ -94,7 +94,7 @@ def test_subsampled_histories_hold_whole_episodes(tmp_path: Path) -> None:
 
 def test_windows_are_pieces_of_histories(tmp_path: Path) -> None:
     found = collect(CONFIG, ARMS, UCB(), tmp_path)
-    windows = found.windows([0, 1], "test", 0, 40, 6)
+    windows = found.at(*found.windows([0, 1], "test", 0, 40, 6))
     assert windows.batch == (2, 40)
     whole = found.history.reward[0].unfold(-1, 6, 1).flatten(0, 1)
     actions = found.history.action[0].unfold(-1, 6, 1).flatten(0, 1)
@@ -102,8 +102,8 @@ def test_windows_are_pieces_of_histories(tmp_path: Path) -> None:
         for window in range(40):
             fits = (whole == windows.reward[seed, window]).all(-1) & (actions == windows.action[seed, window]).all(-1)
             assert fits.any()
-    assert same(found.windows([1], "test", 0, 40, 6), windows.each(lambda x: x[1:]))
-    assert not same(found.windows([0, 1], "test", 1, 40, 6), windows)
+    assert same(found.at(*found.windows([1], "test", 0, 40, 6)), windows.each(lambda x: x[1:]))
+    assert not same(found.at(*found.windows([0, 1], "test", 1, 40, 6)), windows)
     with pytest.raises(ConfigError, match="windows of 21 steps; these histories have 20"):
         found.windows([0], "test", 0, 1, 21)
 

@@ -1,10 +1,13 @@
 """Every objective trains, resumes at the same bits, leaves seeds alone, and teaches what it should."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 import models.train_policy
 import models.training_state
@@ -17,6 +20,8 @@ from models.policy_config import PolicyConfig, PolicyTraining
 from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement
 from models.train_policy import PolicyRecord, train_policy
 from tasks.bandits import BanditFamily
+from tasks.interaction import Interaction
+from tasks.streams import uniforms
 
 ARMS, STEPS = BanditFamily(n_arms=3), 8
 NETWORK = PolicyConfig(1, 3, STEPS, d_model=8, d_mlp=16, returns=True, critic=True, reward_shift=0.5, reward_scale=0.5)
@@ -132,6 +137,28 @@ def test_reinforcement_finds_the_better_arm(objective: str, tmp_path: Path) -> N
     train_policy(network, training, Reinforcement(family, STEPS), (0,), tmp_path)
     history = act(load_policy(tmp_path), family.draw([0], "test", 0, 500), STEPS, seeds=[0], purpose="test")
     assert float((history.action == 1).float().mean()) > 0.9
+
+
+@dataclass(frozen=True)
+class Omen:
+    """Eight steps with one action, and a reward in the last of them where that is the first action."""
+
+    def lesson(self, seeds: Sequence[int], index: int, n: int, device: str) -> tuple[Interaction, Tensor]:
+        first = uniforms(seeds, "test/omen", index, n) < 0.5
+        action = torch.where(first, 0, 1)[..., None].expand(-1, -1, 8)
+        zero, last = torch.zeros_like(action), torch.arange(8) == 7
+        reward = (first[..., None] & last).float()
+        return Interaction(zero, action, reward, zero, last.expand_as(action), 1, 2), one_hot(action, 2).float()
+
+
+def test_return_conditioning_tells_of_rewards_after_the_context(tmp_path: Path) -> None:
+    """The first action can be imitated only by who knows what comes after all that the network sees."""
+    network = PolicyConfig(1, 2, 4, d_model=8, d_mlp=16, returns=True, target_return=1.0)
+    training = PolicyTraining("return-conditioned", 60, 32, learning_rate=1e-2, warmup=5, snapshot_every=20)
+    loss = train_policy(network, training, Omen(), (0,), tmp_path).loss[-1]
+    assert float(loss) < 0.05
+    history, _ = Omen().lesson([0], 10_000, 50, "cpu")
+    assert load_policy(tmp_path).laws(history)[0, :, 0, 0].min() > 0.9  # asked for a return of 1
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
