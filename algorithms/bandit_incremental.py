@@ -97,13 +97,10 @@ class EXP3(IndexLearner):
 
 @dataclass(frozen=True)
 class ExploreThenCommit(EmpiricalMean):
-    """Uniform for `explore` pulls, and then for ever softmax of the means that they left.
-
-    The law is flat in `explore` between whole numbers: a fit picks one of its starts.
-    """
+    """Uniform for `explore` pulls, and then for ever softmax of the means that they left."""
 
     initial: float | Tensor = constant(-LARGEST_VALUE, LARGEST_VALUE, (0.0,))
-    explore: float | Tensor = constant(0.0, 1000.0, (20.0, 10.0, 50.0))
+    explore: float | Tensor = constant(0.0, 1000.0, (20.0, 10.0, 50.0), whole=True)
 
     def prior(self, zeros: Float[Tensor, "*batch arms"]) -> State:
         return {**super().prior(zeros), "time": zeros[..., :1]}

@@ -2,7 +2,7 @@
 
 What is minimised is what is reported: KL(subject || rival) of the next action, averaged over steps and fitting tasks.
 All seeds and starts are fitted side by side by Fisher scoring with damping: constants carry batch axes, the score of
-every constant comes from one forward-mode pass, and
+every constant comes from one forward-mode pass; whole constants, which have no score, are tried out in turn; and
 
     gradient = -E_subject[score],   curvature = E_rival[score score^T],   score = d ln rival(a) / d constant
 """
@@ -28,6 +28,7 @@ SMALLEST_GAIN = 1e-6  # nats per step of the fit, below which it has arrived
 QUIET_STEPS = 2  # in a row without that gain; one alone may be a step that was damped too much
 SMALLEST_PROBABILITY = 1e-12  # a rival that excludes an action is charged for this much
 NEAR_BOUND = 1e-3  # of a constant's range
+TURNS = 3  # of trying all whole numbers and fitting the other constants again
 LARGEST_MOVE = 2.0  # of a step, in the unbounded numbers that stand for constants
 
 Laws = Float[Tensor, "seeds tasks steps actions"]
@@ -96,6 +97,7 @@ class _Space:
     def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
         self.name, self.settings = name, settings
         self.declared = constants(type(acting_learner(name, **settings)))
+        self.whole = {i: c for i, c in enumerate(self.declared.values()) if c.whole}
 
     def starts(self) -> Float[Tensor, "starts n"]:
         count = max((len(c.starts) for c in self.declared.values()), default=1)
@@ -133,12 +135,30 @@ def _fit(space: _Space, laws: Laws, history: Interaction, n_fitting: int) -> Law
     copies = torch.arange(n_seeds, device=laws.device).repeat_interleave(n_starts)
     asked, target = history.each(lambda x: x[copies, :n_fitting]), laws[copies, :n_fitting]
     x, cost = _minimise(space, starts.repeat(n_seeds, 1), asked, target)
+    for _ in range(TURNS if space.whole else 0):
+        x, cost = _minimise(space, _best_whole(space, x, asked, target), asked, target)
     fitted, best = cost.view(n_seeds, n_starts).nan_to_num(nan=torch.inf).min(-1)
     x = x.view(n_seeds, n_starts, -1)[torch.arange(n_seeds, device=x.device), best]
     learner = space.learner(x)
     rest = follow(learner, history.each(lambda y: y[:, n_fitting:])).laws
     kl = law_divergence(laws[:, n_fitting:], rest)
     return LawFit(learner, space.named(x), kl, fitted, space.at_bound(x))
+
+
+def _best_whole(space: _Space, x: Float[Tensor, "batch n"], history: Interaction, target: Laws) -> Tensor:
+    """x with its whole constants where they cost least of all numbers up to the length of the history."""
+
+    def cost(x: Tensor) -> Tensor:
+        return law_divergence(target, follow(space.learner(x), history).laws).mean(-1)
+
+    best = cost(x)
+    for i, c in space.whole.items():
+        for value in range(int(c.low), min(int(c.high), history.n_steps) + 1):
+            tried = x.clone()
+            tried[:, i] = _unbounded(c, float(value))
+            new = cost(tried)
+            x, best = torch.where((new < best)[:, None], tried, x), torch.minimum(new, best)
+    return x
 
 
 def _minimise(

@@ -41,20 +41,30 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Constant:
-    """A free constant of a learner: where fits start, what they may not leave, and its shape per step."""
+    """A free constant of a learner: where fits start, what they may not leave, and its shape per step.
+
+    whole: the learner is flat between whole numbers, so that fits try all of them instead of following a slope.
+    """
 
     low: float
     high: float
     starts: tuple[float, ...]
     per_step: bool = False
     matrix: bool = False
+    whole: bool = False
 
 
 def constant(
-    low: float, high: float, starts: tuple[float, ...], *, per_step: bool = False, matrix: bool = False
+    low: float,
+    high: float,
+    starts: tuple[float, ...],
+    *,
+    per_step: bool = False,
+    matrix: bool = False,
+    whole: bool = False,
 ) -> Any:
     """Declares a free constant on a learner's dataclass; its default is the first start."""
-    bounds = Constant(low, high, starts, per_step, matrix)
+    bounds = Constant(low, high, starts, per_step, matrix, whole)
     return field(default=starts[0], metadata={"constant": bounds})
 
 

@@ -6,14 +6,13 @@ rival, its constants fitted, stays at least SEPARATE away. A rival that contains
 source with richer relatives in the bank (`algorithms.acting_bank.NESTING`) never counts; it is examined all the same.
 
 What is asked here is what was trained, so that rates are those of the best case: a policy that was distilled on its
-source's own histories alone is elsewhere not its source. Fits of explore-then-commit cannot move its number of pulls,
-which is one of their starts: that it is found says little.
+source's own histories alone is elsewhere not its source.
 
 All sources have one architecture, one training and the same contexts. A policy is *assigned* where its verdict names
 its source alone, *ambiguous* where it names the source among others, *wrong* where what it names leaves the source out,
-and *missed* where it names nobody. Intervals are over sources, whose policies are no independent trials. Controls are
-untrained policies, as they begin and with laws as sharp as trained ones', and policies that learnt from histories
-whose rewards were in random order: they are *rejected*, or else whatever is named is wrong.
+and *missed* where it names nobody, or the training diverged. Intervals are over sources, whose policies are no
+independent trials. Controls are untrained policies, as they begin and with laws as sharp as trained ones', and policies
+that learnt from histories whose rewards were in random order: they are *rejected*, or else whatever is named is wrong.
 """
 
 from __future__ import annotations
@@ -149,7 +148,8 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
         torch.cat([*laws.values()]), history, config.rivals, n_fitting=n_fitting, settings=told(config), progress=True
     )
     who = [(name, seed) for name, (_, seeds) in policies.items() for seed in seeds]
-    networks = judged(who, found.verdicts, groups(apart))
+    group = groups(apart)
+    networks = pd.concat([judged(who, found.verdicts, group), *lost(policies, config.seeds, group)], ignore_index=True)
     tables = {
         "separation": apart,
         "networks": networks,
@@ -201,6 +201,16 @@ def judged(who: Sequence[tuple[str, int]], verdicts: Sequence[Verdict], groups: 
         row = tidy([verdict.noise], {"seed": [seed]}, subject=name, metric="noise", judged=judgement(name, verdict))
         rows.append(row.assign(**facts))
     return pd.concat(rows, ignore_index=True)
+
+
+def lost(policies: Mapping[str, tuple[Any, list[int]]], n_seeds: int, groups: Mapping[str, str]) -> list[pd.DataFrame]:
+    """Rows like those of `judged` for policies that diverged: missed."""
+    facts = {"metric": "noise", "judged": "missed", "answer": "none", "named": ""}
+    return [
+        tidy([float("nan")], {"seed": [seed]}, subject=name, target=groups.get(name, CONTROLS), **facts)
+        for name, (_, kept) in policies.items()
+        for seed in sorted(set(range(n_seeds)) - set(kept))
+    ]
 
 
 def judgement(name: str, verdict: Verdict) -> str:

@@ -48,6 +48,14 @@ def test_constants_are_recovered(name: str, seeds: dict[str, Any], history: Inte
         assert not fit.at_bound[key].any()
 
 
+def test_whole_constants_are_found_wherever_they_are(history: Interaction) -> None:
+    """No start of the fit, 10, 20 or 50, is among them, and the law is flat between whole numbers."""
+    seeds = {"temperature": [0.1, 0.3], "lapse": [0.02, 0.1], "explore": [7.0, 4.0]}
+    fit = fit_laws(laws_of("explore-then-commit", history, seeds), history, ["explore-then-commit"], n_fitting=8)
+    assert fit["explore-then-commit"].kl.max() < 1e-5
+    assert (fit["explore-then-commit"].constants["explore"] - 0.5).ceil()[:, 0].tolist() == [7, 4]
+
+
 def test_other_rivals_do_not_fit(history: Interaction) -> None:
     """Order matters to one learner and not to the others; each leaves less than the best constant law, no rule none."""
     seeds = {"temperature": [0.1], "lapse": [0.01], "step_size": [0.5], "initial": [0.5]}

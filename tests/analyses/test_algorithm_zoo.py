@@ -27,6 +27,7 @@ from analyses.algorithm_zoo import (
     contexts,
     groups,
     judgement,
+    lost,
     nearest,
     rates,
     run,
@@ -96,6 +97,14 @@ def test_a_source_counts_from_a_distance_on_that_its_own_family_has_no_part_in()
 )
 def test_judgements(name: str, outcome, learners: tuple[str, ...], expected: str) -> None:
     assert judgement(name, Verdict(outcome, learners, "")) == expected
+
+
+def test_policies_that_diverged_are_missed() -> None:
+    kept = {"ucb": (None, [0, 2]), "exp3": (None, [0, 1, 2]), "exp3, shuffled": (None, [1, 2])}
+    rows = pd.concat(lost(kept, 3, {"ucb": COUNTED, "exp3": COUNTED}))
+    found = list(rows[["subject", "seed", "target", "judged"]].itertuples(index=False, name=None))
+    assert found == [("ucb", 1, COUNTED, "missed"), ("exp3, shuffled", 0, CONTROLS, "missed")]
+    assert lost({"exp3": kept["exp3"]}, 3, {}) == []
 
 
 def test_intervals_are_over_sources() -> None:
