@@ -7,8 +7,8 @@ constant is fitted: only signs are compared, and what is too small to tell is le
 a policy sees is not made. Many rivals are right to say that nothing changes; so is, of itself, who never says anything:
 that is why `random` stands among them.
 
-Rewards of other sizes (test I, and J's .5 and .25) are none that these policies ever saw, and so are slopes in a reward
-that is a coin: what they say there is how they extrapolate.
+Rewards of other sizes (test I, and J's .5 and .25) are none that these policies ever saw: what they say there is how
+they extrapolate. Influences are therefore those of a coin's two sides, and no slopes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ from tasks.interaction import Interaction
 
 ANALYSIS = "behavioural-battery"
 RIVALS = tuple(name for name in BANDIT if name != "bayes-optimal")  # which plans for two arms alone
-FLAT = ("random", "gittins", "explore-then-commit")  # their laws are constants, or steps, in a reward: no slope
 CONTEXTS = 64  # of every kernel
 
 Player = PolicyTransformer | ActingLearner
@@ -64,12 +63,12 @@ def run(config: BehaviouralBattery) -> dict[str, pd.DataFrame]:
     tests = {name: padded(BANDIT_TESTS[reading.test], config.n_arms) for name, reading in BANDIT_READINGS.items()}
     said = answers({name: player for name, (player, _) in players.items()}, BANDIT_READINGS, tests, config.n_steps)
     axes = {name: list(seeds) for name, (_, seeds) in players.items()}
-    sloped = {name: player for name, (player, _) in players.items() if name not in FLAT}
+    moved = {name: player for name, (player, _) in players.items() if name != "random"}
     pulls = [n for n in config.pulls if n * config.n_arms < config.n_steps]
     tables = {
         "answers": answer_table(said, axes, list(BANDIT_READINGS)),
         "agreement": agreements(said, axes, RIVALS),
-        "influence": kernels(sloped, axes, pulls, config.n_arms),
+        "influence": kernels(moved, axes, pulls, config.n_arms),
     }
     groups = {name: "policy" if name in policies else "rival" for name in players}
     return {name: table.assign(analysis=ANALYSIS, group=table["subject"].map(groups)) for name, table in tables.items()}
@@ -133,7 +132,7 @@ def kernels(
             "lag": torch.arange(history.n_steps).flip(0).expand(history.action.shape),
         }
         for name, player in players.items():
-            kernel = influence(law_after(player), history, len(axes[name])).double()
+            kernel = influence(law_after(player), history).double()
             measured = {"own": on_own_arm(kernel, history.action), "others": among_others(kernel, history.action)}
             for target, age in ages.items():
                 lags = range(int(age.max()) + 1)
@@ -163,10 +162,11 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     influences = tables["influence"]
     lines = [said_and_agreed(tables)]
     n = int(influences["pulls"].max())
-    lines.append(f"influence of the oldest of {n} rewards of an arm, of the newest's; and among other arms, of own")
+    lines.append(f"of the influence of {n} rewards of an arm shares of the newest and the oldest (1/n: {1 / n:.3f}); ")
+    lines[-1] += "what odds among other arms have of its own's"
     for name in influences["subject"].unique():
-        first, last, others = fading(influences, name, n)
-        lines.append(f"  {name:36}{last / first:6.2f} {others:6.2f}")
+        newest, oldest, others = fading(influences, name, n)
+        lines.append(f"  {name:36}{newest:7.3f}{oldest:7.3f}  {others:6.2f}")
     return "\n".join(lines)
 
 
@@ -199,8 +199,8 @@ def signs(values: np.ndarray) -> list[str]:
 
 
 def fading(influences: pd.DataFrame, name: str, pulls: int) -> tuple[float, float, float]:
-    """Medians over seeds: influence of the newest and the oldest reward of an arm, and the share among other arms."""
+    """Medians over seeds: shares of the newest and the oldest reward of an arm, and what other arms have of its own."""
     rows = select(influences, subject=name, target="own lag", pulls=pulls)
     own, others = (select(rows, metric=metric).pivot_table("value", "lag", "seed") for metric in ("own", "others"))
-    middle = own.median(axis=1)
-    return middle.iloc[0], middle.iloc[-1], (others.mean() / own.mean()).median()
+    shares = (own / own.sum()).median(axis=1)
+    return shares.iloc[0], shares.iloc[-1], (others.mean() / own.mean()).median()

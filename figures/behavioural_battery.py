@@ -75,7 +75,7 @@ def _fading(axes: Axes, influence: pd.DataFrame) -> None:
     n = influence["pulls"].iloc[0]
     axes.axhline(1 / n, color="0.8", lw=0.8, zorder=0)
     axes.set(xlabel="later pulls of the same arm", ylabel="share of the influence", ylim=(-0.05, 0.5))
-    axes.set_title(f"Which of {n} rewards of an arm move its odds", fontsize=9)
+    axes.set_title(f"Which of {n} rewards of an arm move its odds, turned over?", fontsize=9)
     axes.legend(fontsize=6, ncols=2)
 
 

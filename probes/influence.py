@@ -1,9 +1,11 @@
 """Influence kernels: how much every reward of a history still moves the odds of the next action.
 
-    I_b(j) = d ln pi(b | history) / d r_j
+    I_b(j) = ln pi(b | history, r_j = 1) - ln pi(b | history, r_j = 0)
 
-by automatic differentiation through the reward channel, so of policies and learners alike. Logarithms of laws are known
-up to what all actions share, so only differences count: of the arm that was pulled to the others, and among the others.
+Rewards are coins, so what one does is the difference of its sides. The derivative d ln pi / d r_j is the same where the
+logits are linear in rewards; of a network that never saw a reward between 0 and 1 it tells nothing. Logarithms of laws
+are known up to what all actions share, so only differences count: of the arm that was pulled to the others, and among
+the others.
 
     empirical mean         1 / (n T), flat, its own arm only          (n pulls of the arm, T the temperature)
     posterior mean         1 / ((n + k) T)
@@ -15,6 +17,7 @@ up to what all actions share, so only differences count: of the arm that was pul
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -26,6 +29,8 @@ from algorithms.bandit import log_law
 from models.policy import PolicyTransformer
 from tasks.interaction import Interaction
 from tasks.streams import uniforms
+
+AT_ONCE = 512  # histories
 
 NextLaw = Callable[[Interaction], Float[Tensor, "seeds tasks actions"]]
 """The law of the next action after a whole history."""
@@ -52,22 +57,23 @@ def _asked_next(history: Interaction) -> Interaction:
     return longer
 
 
-def influence(law: NextLaw, history: Interaction, n_seeds: int) -> Float[Tensor, "seeds tasks steps actions"]:
-    """d ln pi(b) / d r_j of every action b and every reward of the history; zero where the law has no slope."""
-    reward = history.reward.expand(n_seeds, *history.reward.shape[1:]).clone().requires_grad_()
-    every = history.each(lambda x: x.expand(n_seeds, *x.shape[1:]))
-    said = log_law(law(Interaction(**{**vars(every), "reward": reward})))
-    if not said.requires_grad:
-        return torch.zeros(*reward.shape, said.shape[-1], dtype=reward.dtype)
-    # histories do not meet, so the gradient of a sum over them holds that of each
-    slopes = [torch.autograd.grad(each.sum(), reward, retain_graph=True)[0] for each in said.unbind(-1)]
-    return torch.stack(slopes, -1)
+@torch.no_grad()
+def influence(law: NextLaw, history: Interaction) -> Float[Tensor, "seeds tasks steps actions"]:
+    """I_b(j) of every action b and every reward of a history (1, tasks) whose rewards are 0 or 1."""
+    n_tasks, n_steps = history.reward.shape[1:]
+    turned = history.each(lambda x: x[:, :, None].expand(-1, -1, n_steps, -1).flatten(1, 2))
+    itself = torch.eye(n_steps, dtype=torch.bool).repeat(n_tasks, 1)
+    turned = replace(turned, reward=torch.where(itself, 1 - turned.reward, turned.reward))
+    parts = torch.arange(n_tasks * n_steps).split(AT_ONCE)
+    said = torch.cat([log_law(law(turned.each(lambda x, part=part: x[:, part]))) for part in parts], 1)
+    gone = log_law(law(history))[:, :, None] - said.unflatten(1, (n_tasks, n_steps))
+    return gone * (2 * history.reward[..., None] - 1)
 
 
 def on_own_arm(
     kernel: Float[Tensor, "seeds tasks steps actions"], action: Int[Tensor, "#seeds tasks steps"]
 ) -> Float[Tensor, "seeds tasks steps"]:
-    """d (z_a - mean of the other z) / d r_j, a the arm that was pulled for r_j."""
+    """That of z_a - (mean of the other z), a the arm that was pulled for r_j."""
     own = kernel.gather(-1, action.expand(kernel.shape[:-1])[..., None])[..., 0]
     return own - (kernel.sum(-1) - own) / (kernel.shape[-1] - 1)
 
@@ -75,7 +81,7 @@ def on_own_arm(
 def among_others(
     kernel: Float[Tensor, "seeds tasks steps actions"], action: Int[Tensor, "#seeds tasks steps"]
 ) -> Float[Tensor, "seeds tasks steps"]:
-    """Root mean square over the other arms b of d (z_b - mean of the other z) / d r_j: zero unless arms are coupled.
+    """Root mean square over the other arms b, of that of z_b - (mean of the other z): zero unless arms are coupled.
 
     With two arms there is but one other, and always zero.
     """

@@ -77,8 +77,8 @@ def test_kernels_are_means_by_age() -> None:
     own = select(table, metric="own", target="own lag").set_index("lag")
     assert own["value"].tolist() == pytest.approx([0.2, 0.16, 0.128], abs=1e-10)
     assert (own["high"] - own["low"]).max() < 1e-10
-    first, last, others = fading(table, "it", 3)
-    assert (first, last) == pytest.approx((0.2, 0.128), abs=1e-10)
+    newest, oldest, others = fading(table, "it", 3)
+    assert (newest, oldest) == pytest.approx((0.2 / 0.488, 0.128 / 0.488), abs=1e-10)
     assert others == pytest.approx(0, abs=1e-10)
 
 

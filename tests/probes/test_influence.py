@@ -1,5 +1,8 @@
 """Influence kernels have the closed forms that the learners' algebra gives them, for any context."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -19,7 +22,7 @@ def contexts(pulls: int = 4, n_arms: int = 3) -> Interaction:
 
 
 def kernel(name: str, history: Interaction, **constants: float) -> torch.Tensor:
-    return influence(law_after(acting_learner(name, {**SOBER, **constants})), history, 1)
+    return influence(law_after(acting_learner(name, {**SOBER, **constants})), history)
 
 
 def test_contexts_are_balanced_and_lags_count_later_pulls_of_the_same_arm() -> None:
@@ -62,11 +65,11 @@ def test_forgetting_fades_with_every_later_pull() -> None:
 
 def test_thompson_couples_other_arms_and_two_arms_have_no_others() -> None:
     history = contexts()
-    thompson = influence(law_after(acting_learner("thompson")), history, 1)
+    thompson = influence(law_after(acting_learner("thompson")), history)
     assert among_others(thompson, history.action).mean() > 0.01
     assert (on_own_arm(thompson, history.action) > 0).all()
     pair = contexts(n_arms=2)
-    assert among_others(influence(law_after(acting_learner("thompson")), pair, 1), pair.action).max() == 0
+    assert among_others(influence(law_after(acting_learner("thompson")), pair), pair.action).max() == 0
 
 
 def test_who_says_always_the_same_is_moved_by_nothing() -> None:
@@ -74,19 +77,28 @@ def test_who_says_always_the_same_is_moved_by_nothing() -> None:
 
 
 def kernel_of_random() -> torch.Tensor:
-    return influence(law_after(acting_learner("random")), contexts(), 1)
+    return influence(law_after(acting_learner("random")), contexts())
 
 
-def test_of_a_policy_it_is_what_a_small_change_of_a_reward_does() -> None:
+def test_of_a_policy_it_is_what_the_other_side_of_a_coin_does() -> None:
     config = PolicyConfig(n_observations=1, n_actions=3, n_ctx=13, d_model=8, n_layers=1, n_heads=1, d_mlp=8)
     policy = PolicyTransformer(config, initial_weights(config, [0, 1])).double()
-    history, step = contexts(), 1e-5
-    found = influence(law_after(policy), history, 2)
+    history = contexts()
+    found = influence(law_after(policy), history)
     assert found.shape == (2, 6, 12, 3)
     for j in (0, 7, 11):
-        ends = []
-        for sign in (1, -1):
+        sides = []
+        for side in (1.0, 0.0):
             reward = history.reward.clone()
-            reward[..., j] += sign * step
-            ends.append(law_after(policy)(Interaction(**{**vars(history), "reward": reward})).log())
-        torch.testing.assert_close(found[:, :, j], (ends[0] - ends[1]).detach() / (2 * step), atol=1e-8, rtol=1e-5)
+            reward[..., j] = side
+            sides.append(law_after(policy)(replace(history, reward=reward)).log())
+        torch.testing.assert_close(found[:, :, j], (sides[0] - sides[1]).detach(), atol=1e-10, rtol=0)
+
+
+def test_a_step_has_an_influence_where_it_has_no_slope() -> None:
+    """Win-stay-lose-shift: ln .9 - ln .1 more for the arm again, of the last reward alone."""
+    history = contexts()
+    found = influence(law_after(acting_learner("win-stay-lose-shift", {"stay": 0.9, "shift": 0.9})), history)
+    own = on_own_arm(found, history.action)
+    torch.testing.assert_close(own[..., -1], torch.full_like(own[..., -1], 2 * math.log(9)), atol=1e-10, rtol=0)
+    assert not own[..., :-1].any()
