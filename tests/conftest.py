@@ -1,21 +1,25 @@
 """What several test files need: failing commands, evaluation prompts in float64, and random networks."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
 
 from learnscope import main
-from models.config import LinearTransformerConfig
-from models.linear import LinearTransformer
-from tasks.layout import Prompt, transition_layout
-from tasks.markov_reward import TaskFamily, evaluation_prompt
-from tasks.streams import normals, uniforms
+
+if TYPE_CHECKING:
+    from models.config import LinearTransformerConfig
+    from models.linear import LinearTransformer
+    from tasks.layout import Prompt
 
 # Analyses train in this process: each further one would load torch for some seconds. Tests of processes ask for them.
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
-torch.set_num_threads(1)  # tensors here are so small that threads would only wait for one another
+# Tensors here are so small that threads would only wait for one another. Torch reads this when the first test file
+# loads it: the process that hands tests out to workers reads no test file, and is not to wait for torch.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture
@@ -35,6 +39,12 @@ def failure(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], str]:
 
 @pytest.fixture
 def make_prompt() -> Callable[..., Prompt]:
+    import torch
+
+    from tasks.layout import transition_layout
+    from tasks.markov_reward import TaskFamily, evaluation_prompt
+    from tasks.streams import uniforms
+
     def make(
         *, seeds: int = 1, tasks: int = 3, n: int = 12, d: int = 3, gamma: float = 0.9, memory: bool = False
     ) -> Prompt:
@@ -49,6 +59,9 @@ def make_prompt() -> Callable[..., Prompt]:
 
 @pytest.fixture
 def make_network() -> Callable[..., LinearTransformer]:
+    from models.linear import LinearTransformer
+    from tasks.streams import normals
+
     def make(config: LinearTransformerConfig, *, seeds: int = 2, scale: float = 0.3) -> LinearTransformer:
         """A float64 network whose weights are independent draws from N(0, scale²)."""
         shape = (2, config.n_weight_layers, len(config.masks), config.width, config.width)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import analyses.inspect
 import learnscope
+import probes.interventions
+from analyses import evidence
 from learnscope import main
 from models.artifacts import mark_done
 from models.constructions import td0
@@ -165,6 +169,14 @@ def test_settings_are_named_as_they_are_typed(failure: Failure, tmp_path: Path) 
     assert line.startswith("learnscope: --n-states is 1, a chain needs at least 3")
 
 
+@pytest.fixture
+def few_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = partial(analyses.inspect.report, fitting_tasks=20, held_out_tasks=20)
+    monkeypatch.setattr(analyses.inspect, "report", report)
+    monkeypatch.setattr(probes.interventions, "N_PLACEBOS", 2)
+
+
+@pytest.mark.usefixtures("few_tasks")
 def test_inspect_of_a_folder_prints_one_json_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     save(tmp_path)
     keys = ["subject", "task", "weights", "rivals", "rival_distances", "seed_disagreement", "verdict", "seeds"]
@@ -177,10 +189,12 @@ def test_inspect_of_a_folder_prints_one_json_object(capsys: pytest.CaptureFixtur
     assert report["verdict"]["learners"] == ["td0"]
 
 
+@pytest.mark.usefixtures("few_tasks")
 def test_inspect_shows_progress_at_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     save(tmp_path)
+    monkeypatch.setattr(evidence, "TESTS", dict.fromkeys(evidence.TESTS, lambda *_: ()))  # edits take the most time
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["inspect", str(tmp_path), "--task", "loop", "--json"]) == 0
     captured = capsys.readouterr()

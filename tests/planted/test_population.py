@@ -183,11 +183,16 @@ def test_a_sharp_smoother_returns_the_reward_of_the_nearest_neighbour():
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory) -> tuple[list[Planted], list[Planted]]:
-    """Built twice, the second time from what the first has left."""
+    """Built twice, the second time from what the first has left; shallow, and the students are far from done."""
     folder = tmp_path_factory.mktemp("planted")
+    size = replace(VALUE_ESTIMATORS.sizes["smoke"], student_steps=20)
+    small = replace(VALUE_ESTIMATORS, sizes={"smoke": size}, deepest={True: 3, False: 2})
     with pytest.MonkeyPatch.context() as patch:  # other processes would check no shapes
         patch.setattr(planted, "in_parallel", lambda function, jobs, *_: [function(*job) for job in jobs])
-        first, second = (plant(VALUE_ESTIMATORS, "calibration", "smoke", folder) for _ in range(2))
+        patch.setattr(labels, "REFERENCE_TASKS", 48)
+        labels._reference_prompt.cache_clear()
+        first, second = (plant(small, "calibration", "smoke", folder) for _ in range(2))
+    labels._reference_prompt.cache_clear()
     return first, second
 
 
