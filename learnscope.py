@@ -24,6 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from analyses.arguments import UsageError, as_typed, given_values, parse
 from analyses.configs import ANALYSES, Preset, Task
+from analyses.history_configs import COLLECTIONS
+from analyses.history_configs import HELP as COLLECT_HELP
 from models.folder import read_config
 from tasks.errors import LearnscopeError, require
 
@@ -43,6 +45,7 @@ Which learning algorithm does a trained network run in context?
   reproduce                    the core analyses one after the other, then a look inside the trained network
   inspect FOLDER --task NAME   which learner do the weights in FOLDER run?
   compare FOLDER FOLDER        two networks side by side, a value estimator and a policy, say
+  collect TASK                 learning histories: whole training runs of a learner, to distil policies from
 
 examples:
   learnscope run constructions
@@ -124,7 +127,7 @@ class Compare:
     folders: tyro.conf.Positional[tuple[Path, Path]]
     """Two run folders, or folders of your own."""
     tasks: tuple[Task | ExampleTask | PolicyTask, Task | ExampleTask | PolicyTask] | None = None
-    """A family of tasks for each, as in inspect; None takes ones that fit."""
+    """A family of tasks for each, as in inspect; None takes the first that fits, and names the others that do."""
     card: Path | None = None
     """Also draw both side by side (PNG, PDF and the data behind it), into this folder."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -146,7 +149,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("learnscope: interrupted; the same command resumes where it stopped", file=sys.stderr)
         return 130
     except (LearnscopeError, OSError) as error:
-        settings = (Inspect, Compare, *(analysis.config for analysis in ANALYSES.values()))
+        collections = (type(collection) for collection in COLLECTIONS.values())
+        settings = (Inspect, Compare, *(analysis.config for analysis in ANALYSES.values()), *collections)
         print("learnscope:", as_typed(" ".join(str(error).split()), settings), file=sys.stderr)
         return 2
     return 0
@@ -162,7 +166,7 @@ def run(arguments: list[str]) -> None:
     if _wants_help(arguments):
         print(RUN_HELP.format(analyses=_overview()))
         return
-    name = _analysis("run", arguments)
+    name = _named("run", "an analysis", arguments, ANALYSES)
     config = parse_config(name, arguments[1:])
     with redirect_stdout(sys.stderr):
         tables = compute(name, config)
@@ -175,7 +179,7 @@ def run(arguments: list[str]) -> None:
 def redraw(arguments: list[str]) -> None:
     if _wants_help(arguments):
         parse(Figures, arguments, "learnscope figures ANALYSIS")
-    name = _analysis("figures", arguments)
+    name = _named("figures", "an analysis", arguments, ANALYSES)
     options = parse(Figures, arguments[1:], f"learnscope figures {name}")
     from analyses.tables import read_tables
 
@@ -217,6 +221,26 @@ def compare(arguments: list[str]) -> None:
     show_comparison(parse(Compare, arguments, "learnscope compare"))
 
 
+def collect(arguments: list[str]) -> None:
+    if _wants_help(arguments):
+        print(COLLECT_HELP, end="")
+        return
+    task = _named("collect", "a task", arguments, COLLECTIONS)
+    default = COLLECTIONS[task]
+    config = parse(type(default), arguments[1:], f"learnscope collect {task}", default=default)
+    if sys.stderr.isatty():
+        print("loading torch", file=sys.stderr)
+    from analyses.collect import collection_folder, run, summarise
+    from figures import histories
+    from figures.save import save_figure
+
+    folder = collection_folder(task, config)
+    with redirect_stdout(sys.stderr):
+        tables = run(task, config)
+        paths = save_figure(histories.draw, tables, folder / "figures", "histories")
+    print(summarise(tables), f"\nhistories  {folder}", f"figure     {paths[0]}", sep="\n")
+
+
 COMMANDS = {
     "list": show_list,
     "run": run,
@@ -224,6 +248,7 @@ COMMANDS = {
     "reproduce": reproduce,
     "inspect": inspect,
     "compare": compare,
+    "collect": collect,
 }
 
 
@@ -340,11 +365,11 @@ def _wants_help(arguments: list[str]) -> bool:
     return arguments[:1] in (["-h"], ["--help"])
 
 
-def _analysis(command: str, arguments: list[str]) -> str:
-    """The analysis that comes first in the arguments. Raises ConfigError, naming the nearest, where there is none."""
+def _named(command: str, what: str, arguments: list[str], allowed: Mapping[str, Any]) -> str:
+    """The name that comes first in the arguments. Raises ConfigError, naming the nearest, where it is not allowed."""
     if not arguments or arguments[0].startswith("-"):
-        raise UsageError(f"{command} needs an analysis first: learnscope {command} {{{'|'.join(ANALYSES)}}} [settings]")
-    require("analysis", arguments[0], tuple(ANALYSES))
+        raise UsageError(f"{command} needs {what} first: learnscope {command} {{{'|'.join(allowed)}}} [settings]")
+    require(what.split()[-1], arguments[0], tuple(allowed))
     return arguments[0]
 
 

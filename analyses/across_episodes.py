@@ -29,7 +29,9 @@ from algorithms.bandit import Random
 from algorithms.control import QLearning
 from algorithms.predictive_maps import GoalInference
 from analyses.configs import AcrossEpisodes
+from analyses.histories import episode_returns, learning_curve
 from analyses.in_context_improvement import median_seed
+from analyses.limits import at_least
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, played, training_table
 from analyses.tables import select, tidy
@@ -85,11 +87,9 @@ def halves(lessons: RecordedLaws) -> tuple[RecordedLaws, RecordedLaws]:
     return lessons.at(first, f"the first half {which}"), lessons.at(last, f"the last half {which}")
 
 
-def subjects(config: AcrossEpisodes, lessons: RecordedLaws, one_map: RecordedLaws) -> dict[str, PolicySubject]:
-    """All policies by name, all but one trained in `training_rooms`; every step of training decides as often, whatever
-    the context."""
-    learning, expert = halves(lessons)
-    plain = PolicyConfig(
+def architecture(config: AcrossEpisodes) -> PolicyConfig:
+    """Of all policies but what differs. Raises ConfigError for widths that heads do not divide."""
+    return PolicyConfig(
         n_observations=config.size**2,
         n_actions=len(MOVES),
         n_ctx=config.n_steps,
@@ -100,6 +100,13 @@ def subjects(config: AcrossEpisodes, lessons: RecordedLaws, one_map: RecordedLaw
         positions="rotary",
         tokens="transition",
     )
+
+
+def subjects(config: AcrossEpisodes, lessons: RecordedLaws, one_map: RecordedLaws) -> dict[str, PolicySubject]:
+    """All policies by name, all but one trained in `training_rooms`; every step of training decides as often, whatever
+    the context."""
+    learning, expert = halves(lessons)
+    plain = architecture(config)
     asked = float(torch.quantile(episode_returns(lessons.histories.history, config.horizon).flatten(), HIGH))
     told = replace(plain, returns=True, return_scale=float(config.horizon), target_return=asked)
     training = PolicyTraining(steps=config.steps, learning_rate=config.learning_rate, snapshot_every=50)
@@ -126,15 +133,25 @@ def subjects(config: AcrossEpisodes, lessons: RecordedLaws, one_map: RecordedLaw
 
 def run(config: AcrossEpisodes) -> dict[str, pd.DataFrame]:
     """Tables returns (by episode), improvement (first, last and their difference, by length of the context),
-    histories (of the source in training rooms) and training. Raises ConfigError for contexts that do not fit."""
+    histories (of the source in training rooms) and training.
+
+    Raises ConfigError for settings without an answer, before anything is collected.
+    """
+    at_least("episodes", config.episodes, 2, "as the first is compared with the last")
     for episodes in config.context_episodes:
-        if not 1 <= config.context(episodes) < config.n_steps:
+        if not (0 < episodes < config.episodes and 1 <= config.context(episodes) < config.n_steps):
             raise ConfigError(f"context_episodes has {episodes:g}; allowed: less than all {config.episodes}, >= 1 step")
+    rooms = family(config, "test")
+    goals = rooms.goals([0], "test", 0, config.test_tasks)[0, :, 0]
+    if len(goals.unique()) < 2:
+        raise ConfigError(
+            f"test_tasks is {config.test_tasks}, of {len(rooms.choices)} held-out goals; allowed: at least 2 of each, "
+            "as intervals are over goals (a larger size or held_out has more)"
+        )
+    architecture(config)  # which raises before histories are collected, not after
     lessons = collected(config, training_rooms(config))
     trained = subjects(config, lessons, collected(config, family(config, "train")))
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
-    rooms = family(config, "test")
-    goals = rooms.goals([0], "test", 0, config.test_tasks)[0, :, 0]
     tasks = rooms.draw([0], "test", 0, config.test_tasks)
     got = {name: (episode_returns(h, config.horizon), [0]) for name, h in baselines(config, tasks).items()}
     got["optimal"] = best_returns(tasks, config.horizon)[..., None].expand(-1, -1, config.episodes), [0]
@@ -148,7 +165,7 @@ def run(config: AcrossEpisodes) -> dict[str, pd.DataFrame]:
             [improvement(name, x, goals, seeds, contexts.get(name)) for name, (x, seeds) in got.items()],
             ignore_index=True,
         ),
-        "histories": learning_curve(lessons.histories.history, config.horizon),
+        "histories": learning_curve(lessons.histories.history, config.horizon).assign(subject=SOURCE),
         "training": training_table(trained),
     }
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
@@ -170,11 +187,6 @@ def baselines(config: AcrossEpisodes, tasks: DecisionTasks) -> dict[str, Interac
 def _interact(learner: ActingLearner, tasks: DecisionTasks, n_steps: int) -> Interaction:
     with torch.no_grad():
         return interact(learner, tasks, n_steps, purpose="test/act")
-
-
-def episode_returns(history: Interaction, horizon: int) -> Float[Tensor, "*batch episodes"]:
-    """The sum of the rewards of every episode; all have `horizon` steps."""
-    return history.reward.unflatten(-1, (-1, horizon)).sum(-1)
 
 
 def best_returns(tasks: DecisionTasks, horizon: int) -> Float[Tensor, "seeds tasks"]:
@@ -222,13 +234,6 @@ def improvement(
         mean, low, high = interval(by_goal(x, goals))
         tables.append(tidy(mean, {"seed": seeds}, low=low, high=high, subject=name, metric=metric))
     return pd.concat(tables, ignore_index=True).assign(context=pd.array([context], dtype="Float64")[0])
-
-
-def learning_curve(history: Interaction, horizon: int) -> pd.DataFrame:
-    """Mean return of every kept episode in the training rooms."""
-    returns = episode_returns(history, horizon)
-    axes = {"seed": [0], "episode": range(1, returns.shape[-1] + 1)}
-    return tidy(returns.mean(1), axes, subject=SOURCE, metric="return")
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:

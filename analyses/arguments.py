@@ -28,6 +28,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "probe_tasks": (lambda value: value >= 5, "at least 5, one for each fold"),
     "weight_decay": (lambda value: 0 <= value < math.inf, "a finite number of at least 0"),
     "rotation": (lambda value: value >= 0, "at least 0"),
+    "seed": (lambda value: value >= 0, "at least 0"),
 }
 COUNT = (lambda value: value >= 1, "at least 1")
 FOLDERS = ("out", "card")

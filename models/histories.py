@@ -15,7 +15,7 @@ a shard keeps as many steps as all of its tasks have.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ from algorithms.acting import ActingLearner, interact
 from algorithms.fit import one_thread
 from models.artifacts import is_complete, mark_done, write_metrics, write_provenance
 from models.files import read_tensors, write_json, write_tensors
-from models.folder import CONFIG, ArtifactError, read_json, remedy
+from models.folder import CONFIG, ArtifactError, read_json
 from models.policy_config import HistoryConfig
 from models.policy_sources import Lesson
-from tasks.decision import DecisionFamily
+from tasks.decision import DecisionFamily, DecisionTasks
 from tasks.errors import ConfigError
 from tasks.interaction import Interaction, Step
 from tasks.streams import uniforms
@@ -44,28 +44,54 @@ STORED = {"observation": torch.int16, "action": torch.int16, "next_observation":
 def collect(config: HistoryConfig, family: DecisionFamily, learner: ActingLearner, folder: Path) -> Histories:
     """Collects what is missing of a collection, and reads it. On one CPU thread.
 
-    Raises ArtifactError where the folder holds another or a damaged collection.
+    Raises ArtifactError where the folder holds another or a damaged collection, or anything else.
     """
+    setting = _setting(config, family, learner)
+    _require_same(folder, setting)
     if not is_complete(folder):
+        write_json(folder / CONFIG, setting)
         with one_thread(), torch.no_grad():
             _collect(config, family, learner, folder)
     return Histories.read(folder)
 
 
+def tasks_of(config: HistoryConfig, family: DecisionFamily) -> Iterator[DecisionTasks]:
+    """The tasks of every shard in turn."""
+    for shard, n in enumerate(config.shards):
+        yield family.draw([config.seed], "histories", shard, n)
+
+
+def _setting(config: HistoryConfig, family: DecisionFamily, learner: ActingLearner) -> dict[str, Any]:
+    """config.json. Raises what the learner raises where it cannot act in such tasks."""
+    sample = family.draw([config.seed], "histories", 0, 1)
+    learner.start(torch.zeros(sample.batch), sample.n_observations, sample.n_actions)
+    facts = {"n_observations": sample.n_observations, "n_actions": sample.n_actions}
+    return {**asdict(config), **facts, "family": repr(family), "learner": repr(learner)}
+
+
+def _require_same(folder: Path, setting: dict[str, Any]) -> None:
+    """Raises ArtifactError, naming what differs, unless the folder is empty or holds a collection of this setting."""
+    if not (folder / CONFIG).exists():
+        if any(path.is_file() and not path.name.startswith(".") for path in folder.glob("*")):
+            raise ArtifactError(f"{folder} holds other files; histories need a folder of their own")
+        return
+    stored = read_json(folder / CONFIG)
+    if not isinstance(stored, dict) or stored.keys() != setting.keys():
+        raise ArtifactError(f"{folder} holds something other than histories; they need a folder of their own")
+    differ = [f"{name} is {stored[name]} there, {x} here" for name, x in setting.items() if stored[name] != x]
+    if differ:
+        raise ArtifactError(
+            f"{folder} holds other histories: {'; '.join(differ)}. Choose another folder, or delete this one"
+        )
+
+
 def _collect(config: HistoryConfig, family: DecisionFamily, learner: ActingLearner, folder: Path) -> None:
     started = time.time()
-    sample = family.draw([config.seed], "histories", 0, 1)
-    facts = {"n_observations": sample.n_observations, "n_actions": sample.n_actions}
-    setting = {**asdict(config), **facts, "family": repr(family), "learner": repr(learner)}
-    if not (folder / CONFIG).exists():
-        write_json(folder / CONFIG, setting)
-    elif read_json(folder / CONFIG) != setting:
-        raise ArtifactError(f"{folder} holds other histories; {remedy(folder)}")
     rows = []
-    for shard, n in enumerate(tqdm(config.shards, desc="histories", unit="shard", disable=None)):
+    bar = tqdm(tasks_of(config, family), desc="histories", unit="shard", total=len(config.shards), disable=None)
+    for shard, tasks in enumerate(bar):
         path = _shard(folder, shard)
         if not path.exists():
-            tasks = family.draw([config.seed], "histories", shard, n)
             acting = {"seeds": [config.seed], "purpose": "histories/act", "index": shard, "progress": True}
             kept = every_kth_episode(interact(learner, tasks, config.n_steps, **acting), config.keep_every)
             parts = {f.name: getattr(kept, f.name)[0] for f in fields(Step)}
