@@ -28,10 +28,11 @@ from scipy.stats import binomtest, bootstrap
 from torch import Tensor
 
 from algorithms.acting import ActingLearner, follow
-from algorithms.acting_bank import acting_learner
+from algorithms.acting_bank import BANDIT, acting_learner
 from algorithms.fit_laws import constant_law, fit_laws, law_divergence
 from analyses.configs import AlgorithmZoo
 from analyses.examine_laws import LEAST, LawExamination, examine_laws
+from analyses.limits import at_least, once_each
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, in_batches, training_table
 from analyses.tables import select, tidy
@@ -39,10 +40,12 @@ from models.networks import initial_weights
 from models.policy import PolicyTransformer
 from models.policy_config import PolicyConfig, PolicyTraining
 from models.policy_sources import LawDistillation, PolicySource, ShuffledRewards
+from probes import calibration
 from probes.behaviour import Interval
 from probes.contexts import KINDS, designed
 from probes.verdict import MARGIN, Verdict
 from tasks.bandits import BanditFamily
+from tasks.errors import ConfigError
 from tasks.interaction import Interaction
 
 ANALYSIS = "algorithm-zoo"
@@ -136,7 +139,16 @@ def contexts(config: AlgorithmZoo) -> tuple[Interaction, int]:
 
 def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     """Tables separation (of sources and rivals), networks (verdicts), laws (KL to source and rivals, between seeds,
-    floor), rates and training."""
+    floor), rates and training.
+
+    Raises ConfigError for settings without an answer, before anything is trained.
+    """
+    once_each("sources", config.sources, tuple(ZOO))
+    once_each("rivals", config.rivals, tuple(BANDIT))
+    if len(config.rivals) < 2:
+        raise ConfigError(f"rivals is {', '.join(config.rivals)} alone; allowed: at least 2, as sources need another one")
+    at_least("contexts", config.contexts, 2, "as half of them are fitted to")
+    at_least("n_steps", config.n_steps, 2, "as arms change their worth half-way")
     apart = separation(config)
     trained = subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "ensemble")
@@ -155,6 +167,7 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
         "networks": networks,
         "laws": pd.concat([divergences(who, found), beside(config, laws, policies, history, n_fitting)]),
         "rates": rates(networks),
+        "calibration": calibrated(who, found.verdicts),
         "training": training_table(trained),
     }
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
@@ -201,6 +214,14 @@ def judged(who: Sequence[tuple[str, int]], verdicts: Sequence[Verdict], groups: 
         row = tidy([verdict.noise], {"seed": [seed]}, subject=name, metric="noise", judged=judgement(name, verdict))
         rows.append(row.assign(**facts))
     return pd.concat(rows, ignore_index=True)
+
+
+def calibrated(who: Sequence[tuple[str, int]], verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """What `probes.calibration` ships: how often answers of like outcome, noise and margin held."""
+    judged = [judgement(name, verdict) for (name, _), verdict in zip(who, verdicts, strict=True)]
+    counts = calibration.count(verdicts, [each in ("assigned", "ambiguous", REJECTED) for each in judged])
+    facts = {name: counts[name].to_numpy() for name in calibration.COLUMNS}
+    return tidy(counts["right"] / counts["n"], {"cell": range(len(counts))}, metric="held").assign(**facts)
 
 
 def lost(policies: Mapping[str, tuple[Any, list[int]]], n_seeds: int, groups: Mapping[str, str]) -> list[pd.DataFrame]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from analyses.presets import Analysis, Preset
 
@@ -34,8 +35,6 @@ class BanditSettings:
     """Roll-outs of reinforcement pretraining, each read in several clipped steps."""
     reinforcement_tasks: int = 128
     """Fresh tasks in each of them."""
-    test_tasks: int = 4000
-    """New tasks, shared by all policies and baselines."""
     seeds: int = 3
     """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
     out: Path = Path("runs")
@@ -46,6 +45,9 @@ class BanditSettings:
 class InContextImprovement(BanditSettings):
     """Do policies learn new bandits in context, and how near are they to their sources? (2210.14215, 2306.14892)"""
 
+    test_tasks: int = 4000
+    """New tasks, shared by all policies and baselines."""
+
 
 @dataclass(frozen=True)
 class BehaviouralBattery(BanditSettings):
@@ -53,6 +55,14 @@ class BehaviouralBattery(BanditSettings):
 
     pulls: tuple[int, ...] = (2, 4, 8, 16)
     """Pulls of every arm in the contexts of influence kernels."""
+
+
+@dataclass(frozen=True)
+class TwinTest(BanditSettings):
+    """Distilled Thompson sampling and decision pretraining have one optimum: one function, and one mechanism?"""
+
+    contexts: int = 100
+    """Designed contexts of every kind, in which networks are compared."""
 
 
 @dataclass(frozen=True)
@@ -148,42 +158,59 @@ class AlgorithmZoo:
     """Folder for runs, tables and figures."""
 
 
+# Analyses that share policies train them alike: whichever comes first leaves them for the others.
+BANDIT_SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "imitation_steps": 3,
+    "pretraining_steps": 3,
+    "imitation_tasks": 8,
+    "reinforcement_steps": 3,
+    "reinforcement_tasks": 8,
+    "n_steps": 20,
+}
+BANDIT_PAPER: dict[str, Any] = {
+    "seeds": 5,
+    "imitation_steps": 10_000,
+    "pretraining_steps": 20_000,
+    "reinforcement_steps": 6000,
+}
+
 BANDIT_ANALYSES = {
     "in-context-improvement": Analysis(
         InContextImprovement,
         {
-            "smoke": {
-                "seeds": 2,
-                "imitation_steps": 3,
-                "pretraining_steps": 3,
-                "imitation_tasks": 8,
-                "reinforcement_steps": 3,
-                "reinforcement_tasks": 8,
-                "test_tasks": 20,
-                "n_steps": 20,
-            },
+            "smoke": BANDIT_SMOKE | {"test_tasks": 20},
             "laptop": {},
-            "paper": {"seeds": 5, "imitation_steps": 10_000, "pretraining_steps": 20_000, "reinforcement_steps": 6000},
+            "paper": BANDIT_PAPER,
         },
         {"smoke": "about 20 s", "laptop": "about 40 min", "paper": "about 6 h"},
     ),
     "behavioural-battery": Analysis(
         BehaviouralBattery,
         {
+            "smoke": BANDIT_SMOKE | {"pulls": (1, 2)},
+            "laptop": {},
+            "paper": BANDIT_PAPER,
+        },
+        {"smoke": "about 20 s", "laptop": "3 min where the policies stand, else 40 more", "paper": "about 5 h"},
+    ),
+    "twin-test": Analysis(
+        TwinTest,
+        {
             "smoke": {
                 "seeds": 2,
                 "imitation_steps": 3,
                 "pretraining_steps": 3,
                 "imitation_tasks": 8,
-                "reinforcement_steps": 3,
-                "reinforcement_tasks": 8,
                 "n_steps": 20,
-                "pulls": (1, 2),
+                "d_model": 8,
+                "n_layers": 1,
+                "contexts": 8,
             },
             "laptop": {},
-            "paper": {"seeds": 5, "imitation_steps": 10_000, "pretraining_steps": 20_000, "reinforcement_steps": 6000},
+            "paper": {"seeds": 5, "imitation_steps": 10_000, "pretraining_steps": 20_000},
         },
-        {"smoke": "about 20 s", "laptop": "3 min where the policies stand, else 40 more", "paper": "about 5 h"},
+        {"smoke": "about 20 s", "laptop": "5 min where the policies stand, else 20 more", "paper": "about 2 h"},
     ),
     "pretraining-diversity": Analysis(
         PretrainingDiversity,

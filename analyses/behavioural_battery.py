@@ -13,13 +13,14 @@ they extrapolate. Influences are therefore those of a coin's two sides, and no s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from scipy.stats import binomtest
 from torch import Tensor
 
 from algorithms.acting import ActingLearner
@@ -27,6 +28,7 @@ from algorithms.acting_bank import ACTING, BANDIT, acting_learner
 from algorithms.learner import constants
 from analyses.configs import BehaviouralBattery
 from analyses.in_context_improvement import Z95, subjects
+from analyses.limits import at_least
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject
 from analyses.tables import select, tidy
@@ -54,17 +56,19 @@ def sober(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def run(config: BehaviouralBattery) -> dict[str, pd.DataFrame]:
-    """Tables answers (a signed number per test), agreement (of each with every rival) and influence (kernels)."""
+    """Tables answers (a signed number per test), agreement (of each with every rival) and influence (kernels).
+
+    Raises ConfigError for settings with which nothing can be asked, before anything is trained.
+    """
+    tests, pulls = asked(config)
     trained = subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
     policies = {name: subject.trained() for name, subject in trained.items()}
     known = sober(RIVALS, {"gittins": {"horizon": config.n_steps}})
     players: dict[str, tuple[Player, Sequence[int]]] = {**policies, **{name: (known[name], [0]) for name in known}}
-    tests = {name: padded(BANDIT_TESTS[reading.test], config.n_arms) for name, reading in BANDIT_READINGS.items()}
     said = answers({name: player for name, (player, _) in players.items()}, BANDIT_READINGS, tests, config.n_steps)
     axes = {name: list(seeds) for name, (_, seeds) in players.items()}
     moved = {name: player for name, (player, _) in players.items() if name != "random"}
-    pulls = [n for n in config.pulls if n * config.n_arms < config.n_steps]
     tables = {
         "answers": answer_table(said, axes, list(BANDIT_READINGS)),
         "agreement": agreements(said, axes, RIVALS),
@@ -72,6 +76,24 @@ def run(config: BehaviouralBattery) -> dict[str, pd.DataFrame]:
     }
     groups = {name: "policy" if name in policies else "rival" for name in players}
     return {name: table.assign(analysis=ANALYSIS, group=table["subject"].map(groups)) for name, table in tables.items()}
+
+
+def asked(config: BehaviouralBattery) -> tuple[dict[str, Test], list[int]]:
+    """The test of every reading for so many arms, and of `pulls` what fits. Raises ConfigError where there is none."""
+    own = [BANDIT_TESTS[reading.test] for reading in BANDIT_READINGS.values()]
+    most = max(context.n_actions for test in own for context in test.contexts.values())
+    at_least("n_arms", config.n_arms, most, "as some tests are of three arms")
+    tests = {name: padded(test, config.n_arms) for name, test in zip(BANDIT_READINGS, own, strict=True)}
+    least_to_ask(tests.values(), config.n_steps)
+    fewest = config.n_arms * min(config.pulls)
+    at_least("n_steps", config.n_steps, 1 + fewest, f"as the fewest of {config.n_arms} arms' pulls are {fewest} steps")
+    return tests, [n for n in config.pulls if n * config.n_arms < config.n_steps]
+
+
+def least_to_ask(tests: Iterable[Test], n_steps: int) -> None:
+    """Raises ConfigError where n_steps are too few for every test."""
+    shortest = min(map(longest, tests))
+    at_least("n_steps", n_steps, 1 + shortest, f"as the shortest test has {shortest} steps")
 
 
 @torch.no_grad()
@@ -171,7 +193,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def said_and_agreed(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The signs of median answers, a column per test, and by policy the rivals with the same signs."""
+    """The signs of median answers, a column per test, and by policy the rivals that surely have most of them, too."""
     told, agreed = tables["answers"], tables["agreement"]
     tests = list(told["target"].unique())
     width = max(map(len, tests)) + 2
@@ -180,15 +202,23 @@ def said_and_agreed(tables: Mapping[str, pd.DataFrame]) -> str:
     for name in told["subject"].unique():
         middle = select(told, subject=name).groupby("target", sort=False)["value"].median()
         lines.append(f"  {name:36}" + "".join(f"{sign:>{width}}" for sign in signs(middle[tests].to_numpy())))
-    lines.append("tests with the same sign as a rival's, median seed (of how many that can be told)")
+    lines.append("tests with the same sign as a rival's, median seed (of how many that can be told), the surest first")
     for name in told.loc[told["group"] == "policy", "subject"].unique():
-        share, n = (
-            select(agreed, subject=name, metric=metric).groupby("learner", sort=False)["value"].median()
-            for metric in ("agreement", "compared")
-        )
-        best = share.sort_values(ascending=False, kind="stable").index[:4]
-        lines.append(f"  {name:36}" + ", ".join(f"{other} {share[other]:.2f} ({n[other]:.0f})" for other in best))
+        best = surest(select(agreed, subject=name))[:4].itertuples()
+        shares = ", ".join(f"{row.Index} {row.agreement:.2f} ({row.compared:.0f})" for row in best)
+        lines.append(f"  {name:36}{shares or 'none that can be told'}")
     return "\n".join(lines)
+
+
+def surest(agreed: pd.DataFrame) -> pd.DataFrame:
+    """Medians over seeds by rival, of those with which anything can be compared: agreement, compared and at_least, the
+    lower end of the exact 95 % interval (Clopper and Pearson), by which they are ordered: one test proves little."""
+    wide = agreed.pivot(index=["learner", "seed"], columns="metric", values="value").dropna()
+    same = (wide["agreement"] * wide["compared"]).round().astype(int)
+    pairs = zip(same, wide["compared"].astype(int), strict=True)
+    ends = [binomtest(k, n).proportion_ci().low for k, n in pairs]
+    middle = wide.assign(at_least=ends).groupby("learner", sort=False).median()
+    return middle.sort_values("at_least", ascending=False, kind="stable")
 
 
 def signs(values: np.ndarray) -> list[str]:

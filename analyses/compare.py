@@ -8,6 +8,7 @@ what its network says, 0 to 1 in both: squared differences of predictions, or KL
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pandas as pd
 from analyses import inspect as values
 from analyses import inspect_policy as policies
 from analyses.evidence import architecture
-from analyses.policy_questions import POLICY_TASKS, fitting_task
+from analyses.policy_questions import POLICY_TASKS, fitting_tasks
 from analyses.questions import ALLOWED
 from analyses.tables import tidy
 from models.artifacts import load_subject
@@ -69,11 +70,15 @@ def compare(folders: Sequence[Path], tasks: Sequence[str | None]) -> dict[str, A
 
 
 def own_task(folder: Path) -> str:
-    """A task that the network in a folder can be asked on. Raises as `compare`."""
+    """The first task that fits the network in a folder; others that do are named on standard error. Raises as
+    `compare`."""
     config = read_config(folder)
-    if isinstance(config, PolicyConfig):
-        return fitting_task(config)
-    return ALLOWED[load_subject(folder).layout.target][0]
+    policy = isinstance(config, PolicyConfig)
+    first, *others = fitting_tasks(config) if policy else ALLOWED[load_subject(folder).layout.target]
+    if others:
+        also = f"{', '.join(others)} would fit, too; choose with --tasks, one for each folder"
+        print(f"{folder} is asked on {first}: {also}", file=sys.stderr)
+    return first
 
 
 def kind_of(learner: str) -> str:

@@ -10,6 +10,7 @@ from analyses.bandit_configs import (
     BehaviouralBattery,
     InContextImprovement,
     PretrainingDiversity,
+    TwinTest,
 )
 from analyses.control_configs import (
     CONTROL_ANALYSES,
@@ -97,6 +98,7 @@ __all__ = [
     "TDProbe",
     "Task",
     "TaskDiversity",
+    "TwinTest",
     "ValueVsPolicy",
 ]
 

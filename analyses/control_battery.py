@@ -15,7 +15,15 @@ import pandas as pd
 from algorithms.acting import ActingLearner
 from algorithms.acting_bank import CONTROL
 from algorithms.control import STEP_SIZES
-from analyses.behavioural_battery import Player, agreements, answer_table, answers, said_and_agreed, sober
+from analyses.behavioural_battery import (
+    Player,
+    agreements,
+    answer_table,
+    answers,
+    least_to_ask,
+    said_and_agreed,
+    sober,
+)
 from analyses.configs import ControlBattery
 from analyses.control_subjects import control_subjects
 from analyses.parallel import in_parallel
@@ -37,9 +45,11 @@ def rivals(n_states: int) -> dict[str, ActingLearner]:
 def run(config: ControlBattery) -> dict[str, pd.DataFrame]:
     """Tables answers (a signed number per test) and agreement (of each with every rival).
 
-    Raises ConfigError for rings that are too small for the tests, before anything is trained.
+    Raises ConfigError for rings that are too small for the tests, and for fewer steps than any of them has, before
+    anything is trained.
     """
     tests = ring_tests(config.n_states)
+    least_to_ask(tests.values(), config.n_steps)
     trained = control_subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
     policies = {name: subject.trained() for name, subject in trained.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from analyses.presets import Analysis, Preset
 
@@ -96,8 +96,6 @@ class ControlSettings:
     """Steps of reinforcement pretraining."""
     reinforcement_tasks: int = 64
     """Fresh tasks in each of them."""
-    test_tasks: int = 600
-    """Held-out tasks on which everything is measured."""
     seeds: int = 3
     """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
     out: Path = Path("runs")
@@ -113,6 +111,8 @@ class ControlBattery(ControlSettings):
 class PolicyProbes(ControlSettings):
     """What do policies carry, and what do they use: values, a model of transitions, a cached map? (rings, bandits)"""
 
+    test_tasks: int = 600
+    """Held-out tasks on which everything is measured."""
     bandits: bool = True
     """Probe the policies of in-context-improvement, too."""
 
@@ -166,6 +166,26 @@ class AcrossEpisodes:
         return round(episodes * self.horizon)
 
 
+# Analyses that share policies train them alike: whichever comes first leaves them for the others.
+CONTROL_SMOKE: dict[str, Any] = {
+    "d_model": 16,
+    "n_layers": 2,
+    "imitation_steps": 3,
+    "imitation_tasks": 4,
+    "reinforcement_steps": 2,
+    "reinforcement_tasks": 4,
+    "seeds": 2,
+}
+CONTROL_PAPER: dict[str, Any] = {
+    "objectives": get_args(ControlObjective),
+    "seeds": 5,
+    "n_steps": 64,
+    "d_model": 64,
+    "imitation_steps": 20_000,
+    "imitation_tasks": 64,
+    "reinforcement_steps": 6000,
+}
+
 CONTROL_ANALYSES = {
     "value-vs-policy": Analysis(
         ValueVsPolicy,
@@ -187,26 +207,9 @@ CONTROL_ANALYSES = {
     "control-battery": Analysis(
         ControlBattery,
         {
-            "smoke": {
-                "n_steps": 12,
-                "d_model": 16,
-                "n_layers": 2,
-                "imitation_steps": 3,
-                "imitation_tasks": 4,
-                "reinforcement_steps": 2,
-                "reinforcement_tasks": 4,
-                "seeds": 2,
-            },
+            "smoke": CONTROL_SMOKE | {"n_steps": 12},
             "laptop": {},
-            "paper": {
-                "objectives": get_args(ControlObjective),
-                "seeds": 5,
-                "n_steps": 64,
-                "d_model": 64,
-                "imitation_steps": 20_000,
-                "imitation_tasks": 64,
-                "reinforcement_steps": 6000,
-            },
+            "paper": CONTROL_PAPER,
         },
         {
             "smoke": "about 20 s",
@@ -217,29 +220,15 @@ CONTROL_ANALYSES = {
     "policy-probes": Analysis(
         PolicyProbes,
         {
-            "smoke": {
+            "smoke": CONTROL_SMOKE
+            | {
                 "objectives": ("decision-pretrained", "distilled from q-learning"),
                 "n_states": 5,
                 "n_steps": 8,
-                "d_model": 16,
-                "n_layers": 2,
-                "imitation_steps": 3,
-                "imitation_tasks": 4,
-                "reinforcement_steps": 2,
-                "reinforcement_tasks": 4,
                 "test_tasks": 90,
-                "seeds": 2,
             },
             "laptop": {},
-            "paper": {
-                "objectives": get_args(ControlObjective),
-                "seeds": 5,
-                "n_steps": 64,
-                "d_model": 64,
-                "imitation_steps": 20_000,
-                "imitation_tasks": 64,
-                "reinforcement_steps": 6000,
-            },
+            "paper": CONTROL_PAPER,
         },
         {"smoke": "about 20 s", "laptop": "about 30 min", "paper": "not measured; hours"},
     ),

@@ -16,16 +16,17 @@ from algorithms.control import QLearning
 from algorithms.planning import CertaintyEquivalence
 from algorithms.predictive_maps import SuccessorRepresentation
 from analyses.configs import ControlSettings
+from analyses.limits import once_each
 from analyses.policy_subjects import PolicySubject
 from models.policy_config import PolicyConfig, PolicyTraining
 from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement
+from probes.policy_targets import GAMMA, PSEUDO_COUNT, STEP_SIZE
 from tasks.arrival import OnArrival
 from tasks.mdps import MDPFamily
 
 PRETRAINED, REINFORCED = "decision-pretrained", "reinforced"
 N_ACTIONS = 2
-GAMMA = 0.9
-SWEEPS = 10  # a ring of 7 states is planned through in 4
+N_SWEEPS = 10  # a ring of 7 states is planned through in 4
 DRAWN_TOGETHER = 8  # batches of imitation
 
 
@@ -33,9 +34,9 @@ def sources() -> dict[str, ActingLearner]:
     """What is distilled, by its name in the bank: one learner without a model, one with, one with a cached map."""
     soft = {"temperature": 0.1, "lapse": 0.05, "gamma": GAMMA}
     return {
-        "q-learning": QLearning(step_size=0.5, initial=0.0, **soft),
-        "certainty-equivalence": CertaintyEquivalence(n_sweeps=SWEEPS, pseudo_count=0.1, **soft),
-        "successor-representation": SuccessorRepresentation(step_size=0.5, **soft),
+        "q-learning": QLearning(step_size=STEP_SIZE, initial=0.0, **soft),
+        "certainty-equivalence": CertaintyEquivalence(n_sweeps=N_SWEEPS, pseudo_count=PSEUDO_COUNT, **soft),
+        "successor-representation": SuccessorRepresentation(step_size=STEP_SIZE, **soft),
     }
 
 
@@ -45,7 +46,10 @@ def ring(config: ControlSettings) -> OnArrival:
 
 
 def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
-    """The policies by name: decision-pretrained on random walks, distilled from a source, reinforced."""
+    """The policies by name: decision-pretrained on random walks, distilled from a source, reinforced.
+
+    Raises ConfigError for an objective that there is not, or that comes twice.
+    """
     family = ring(config)
     plain = PolicyConfig(
         n_observations=config.n_states,
@@ -70,4 +74,5 @@ def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
         },
         REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),
     }
+    once_each("objectives", config.objectives, tuple(made))
     return {name: PolicySubject(name, *made[name], config.seeds, config.out) for name in config.objectives}

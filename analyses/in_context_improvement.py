@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from algorithms.bandit import LCB, UCB1, EmpiricalMean, PosteriorMean, Random, T
 from algorithms.bayes_adaptive import Gittins
 from algorithms.fit_laws import kl
 from analyses.configs import BanditSettings, InContextImprovement
+from analyses.limits import at_least
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, in_batches, played, training_table
 from analyses.tables import select, tidy
@@ -56,7 +58,8 @@ def baselines(n_steps: int) -> dict[str, ActingLearner]:
 
 
 def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
-    """The three policies by name."""
+    """The three policies by name. Raises ConfigError for trials in which there is nothing to learn."""
+    at_least("n_steps", config.n_steps, 2, "as the first pull has nothing to go by")
     family = BanditFamily(n_arms=config.n_arms)
     plain = PolicyConfig(
         n_observations=1,
@@ -85,7 +88,11 @@ def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
 
 def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:
     """Tables reward (by step and in total, with paired differences to Thompson's), laws (KL on three kinds of
-    contexts), offline (suboptimality by the size of the context) and training."""
+    contexts), offline (suboptimality by the size of the context) and training.
+
+    Raises ConfigError for settings without an answer, before anything is trained.
+    """
+    at_least("test_tasks", config.test_tasks, 2, "as intervals are over tasks")
     trained = subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
     players = {name: subject.trained() for name, subject in trained.items()}
@@ -93,7 +100,7 @@ def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:
     histories = {name: played(policy, tasks, config.n_steps, seeds) for name, (policy, seeds) in players.items()}
     known = {name: played(learner, tasks, config.n_steps, [0]) for name, learner in baselines(config.n_steps).items()}
     axes = {name: seeds for name, (_, seeds) in players.items()} | {name: [0] for name in known}
-    contexts = held_contexts(config, tasks, histories)
+    contexts = held_contexts(tasks, histories, config.n_steps)
     policies = {name: policy.laws for name, (policy, _) in players.items()}
     tables = {
         "reward": pd.concat([rewards({**known, **histories}, tasks, axes), published(config)], ignore_index=True),
@@ -128,23 +135,21 @@ def published(config: BanditSettings) -> pd.DataFrame:
     return table if (config.n_arms, config.n_steps) == (5, 100) else table.iloc[:0]
 
 
-def held_contexts(
-    config: BanditSettings, tasks: DecisionTasks, histories: Mapping[str, Interaction]
-) -> dict[str, Interaction]:
+def held_contexts(tasks: DecisionTasks, histories: Mapping[str, Interaction], n_steps: int) -> dict[str, Interaction]:
     """Contexts that no policy was trained on, (1, tasks): Thompson's own, those of decision pretraining, and what the
     first seed of the reinforced policy does."""
-    some = tasks.select(slice(0, min(CONTEXTS, config.test_tasks)))
-    law = mixed_laws([0], "test/mixture", 0, some.batch[1], config.n_arms)
-    mixed = roll_out(some, lambda seen: law, config.n_steps, purpose="test/mixed")
+    some = tasks.select(slice(0, CONTEXTS))
+    law = mixed_laws([0], "test/mixture", 0, some.batch[1], tasks.n_actions)
+    mixed = roll_out(some, lambda seen: law, n_steps, purpose="test/mixed")
     own = histories[REINFORCED].each(lambda x: x[:1, : some.batch[1]])
-    return {"thompson": played(Thompson(), some, config.n_steps, [0]), "mixed": mixed, REINFORCED: own}
+    return {"thompson": played(Thompson(), some, n_steps, [0]), "mixed": mixed, REINFORCED: own}
 
 
 def laws(
     policies: Mapping[str, Laws], contexts: Mapping[str, Interaction], axes: Mapping[str, list[int]]
 ) -> pd.DataFrame:
-    """kl: of Thompson's law from the policy's (nats, a mean over tasks and steps); seeds: of one seed from the next;
-    between: of the first seeds of two policies."""
+    """kl: of Thompson's law from the policy's (nats, a mean over tasks and steps); seeds: of one seed from the next,
+    NaN where there is but one; between: of the first seeds of two policies."""
     tables = []
     for context, history in contexts.items():
         truth = in_batches(lambda h: follow(Thompson(), h).laws, history)
@@ -199,7 +204,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
         for context in laws["target"].unique():
             kls = select(laws, subject=name, target=context)
             own, seeds = (select(kls, metric=metric)["value"].median() for metric in ("kl", "seeds"))
-            found.append(f"{context} {own:.3f} ({seeds:.3f})")
+            found.append(f"{context} {own:.3f}" + (f" ({seeds:.3f})" if np.isfinite(seeds) else ""))
         lines.append(f"  {name:22}on contexts of " + ", ".join(found))
     return "\n".join(lines)
 

@@ -1,12 +1,12 @@
 """What do policies carry, and what of it do they use? Values, a model of transitions, a successor representation.
 
 Layerwise ridge probes of contexts that no policy chose (uniform and skewed walks, rewards that move), split by task:
-what counts is what the residual stream adds to the token, time, counts, sums and means, against an untrained network
-and targets of other tasks. A successor representation must add to the asked state's transitions. Then interchange: two
-contexts differ in one thing (the actions of the asked state have other names, or the reward is elsewhere), and at the
-query only the directions that vary with what a probe reads are swapped. A policy uses what it carries there if its
-logits go where the other context takes them, farther than with those of random probes; the directions of the read-out
-are the positive control.
+what counts is what the residual stream adds to the token, time, counts, sums and means, beyond an untrained network,
+and beyond what it adds for targets of other tasks and for random ones. A successor representation must add to the asked
+state's transitions. Then interchange: two contexts differ in one thing (the actions of the asked state have other
+names, or the reward is elsewhere), and at the query only the directions that vary with what a probe reads are swapped.
+A policy uses what it carries there if its logits go where the other context takes them, farther than with those of
+random probes; the directions of the read-out are the positive control.
 
 The verdict is a rule: the constants below, on intervals corrected for the number of layers. They were fixed before, the
 rest was not: swapping the probe's weights as they are came first and failed the positive control (.02 of the way), "not
@@ -25,19 +25,26 @@ from torch import Tensor
 
 from algorithms.acting import ActingLearner, follow
 from algorithms.control import QLearning
-from algorithms.planning import CertaintyEquivalence
-from analyses.configs import ANALYSES, BanditSettings, PolicyProbes
-from analyses.control_subjects import GAMMA, control_subjects, ring
+from analyses.configs import PolicyProbes
+from analyses.control_subjects import control_subjects, ring
 from analyses.in_context_improvement import subjects as bandit_subjects
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject
+from analyses.probe_questions import (
+    PLANNER,
+    Pairs,
+    bandit_questions,
+    bandit_settings,
+    control_questions,
+    enough_to_probe,
+    pairs,
+    steps,
+)
 from analyses.tables import select, tidy
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
 from models.policy_sources import optimal_laws
 from probes.carried_and_used import best, verdict
-from probes.contexts import designed
-from probes.control_contexts import designed_walks, exchanged, moved, other_places
 from probes.increments import Increments, increments
 from probes.interchange import (
     Edit,
@@ -53,14 +60,16 @@ from probes.interchange import (
     within,
 )
 from probes.linear import ratio_table
-from probes.policy_targets import BANDIT_QUANTITIES, Rows, bandit_base, control_base, control_targets, learner_targets
-from tasks.bandits import BanditFamily
+from probes.policy_targets import (
+    GAMMA,
+    STEP_SIZE,
+    Rows,
+)
 from tasks.interaction import Interaction
 from tasks.rollout import random_walk
 
 ANALYSIS = "policy-probes"
 N_RANDOM = 20  # subspaces: who goes farther than all of them does so by chance in one of 21
-SHARES = (0.25, 0.5, 0.75, 1.0)  # of a history: where policies are asked
 READ_OUT = "read-out"  # the positive control: after the last layer it must take logits all the way
 
 # What a swap of each quantity should do, by the pair of contexts that differ in it.
@@ -68,26 +77,26 @@ PAIRS = {
     "exchanged": ("transitions", "successors 0.9", "advantage 5"),
     "moved": ("goal", "value 5", "advantage 5"),
 }
-PLANNER = CertaintyEquivalence(n_sweeps=10, gamma=GAMMA, pseudo_count=0.1)
+CONTROLS = ("shuffled", "random")  # targets that cannot be carried
 REFERENCES: dict[str, ActingLearner] = {
     "myopic": replace(PLANNER, n_sweeps=1),
     "planner, 2 sweeps": replace(PLANNER, n_sweeps=2),
     "planner": PLANNER,
-    "q-learning": QLearning(step_size=0.5, gamma=GAMMA, initial=0.0),
+    "q-learning": QLearning(step_size=STEP_SIZE, gamma=GAMMA, initial=0.0),
 }
 
 Players = Mapping[str, tuple[PolicyTransformer, list[int]]]
 """Policies by name, and the seeds of each."""
 
 
-def bandit_settings(config: PolicyProbes) -> BanditSettings:
-    """Those of in-context-improvement at the same preset, whose policies are read where they stand."""
-    return replace(ANALYSES["in-context-improvement"].preset(config.preset), seeds=config.seeds, out=config.out)
-
-
 def run(config: PolicyProbes) -> dict[str, pd.DataFrame]:
     """Tables ability (share of optimal choices by step), increments (of both kinds of tasks, column task),
-    interchange (share of the way gone, choices) and answers (a verdict per policy, seed and quantity)."""
+    interchange (share of the way gone, choices) and answers (a verdict per policy, seed and quantity).
+
+    Raises ConfigError for settings without an answer, before anything is trained.
+    """
+    enough_to_probe(config)
+    contexts = pairs(config)
     control = control_subjects(config)
     bandits = bandit_subjects(bandit_settings(config)) if config.bandits else {}
     in_parallel(PolicySubject.train, [(s,) for s in (*control.values(), *bandits.values())], "training", "policy")
@@ -97,16 +106,11 @@ def run(config: PolicyProbes) -> dict[str, pd.DataFrame]:
         found = control_increments(policy, seeds, config)
         tables["increments"] += [each.rows.assign(subject=name, task="ring") for each in found]
         coef = {target: read for each in found for target, read in each.coef.items()}
-        tables["interchange"].append(interchange(policy, seeds, coef, config).assign(subject=name))
+        tables["interchange"].append(interchange(policy, seeds, coef, contexts).assign(subject=name))
     tables["increments"] += bandit_increments({name: subject.trained() for name, subject in bandits.items()}, config)
     whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     whole["answers"] = answers(whole)
     return {name: table.assign(analysis=ANALYSIS) for name, table in whole.items()}
-
-
-def steps(n_steps: int) -> list[int]:
-    """Where policies are asked: quarters of the history, the last step among them."""
-    return sorted({max(1, round(share * n_steps) - 1) for share in SHARES})
 
 
 def ability(players: Players, config: PolicyProbes) -> pd.DataFrame:
@@ -134,25 +138,17 @@ def ability(players: Players, config: PolicyProbes) -> pd.DataFrame:
 
 
 def control_increments(policy: PolicyTransformer, seeds: Sequence[int], config: PolicyProbes) -> list[Increments]:
-    """Of all quantities but the successor representation's over the base, and of those over the transitions, too."""
-    history = designed_walks(ring(config), config.n_steps, config.test_tasks // 3, "probe")
-    times = steps(config.n_steps)
-    base, targets = control_base(history, times), control_targets(history, times)
-    cached = {name: target for name, target in targets.items() if name.startswith("successors")}
-    others = {name: target for name, target in targets.items() if name not in cached}
-    richer = base | {"transitions": targets["transitions"]}
-    return [probed(policy, seeds, history, times, *pair) for pair in ((base, others), (richer, cached))]
+    """Of all quantities, see `control_questions`."""
+    history, asked = control_questions(config, config.test_tasks // 3)
+    return [probed(policy, seeds, history, steps(history.n_steps), *each) for each in asked]
 
 
 def bandit_increments(players: Players, config: PolicyProbes) -> list[pd.DataFrame]:
-    """Of every learner's index or values, a table per policy."""
+    """A table per policy, see `bandit_questions`."""
     if not players:
         return []
-    settings = bandit_settings(config)
-    history = designed(BanditFamily(n_arms=settings.n_arms), settings.n_steps, config.test_tasks // 3, "probe")
-    times = steps(settings.n_steps)
-    base, targets = bandit_base(history, times), learner_targets(BANDIT_QUANTITIES, history, times)
-    found = {name: probed(*player, history, times, base, targets) for name, player in players.items()}
+    history, *asked = bandit_questions(config, config.test_tasks // 3)
+    found = {name: probed(*player, history, steps(history.n_steps), *asked) for name, player in players.items()}
     return [each.rows.assign(subject=name, task="bandit") for name, each in found.items()]
 
 
@@ -177,36 +173,20 @@ def probed(
 
 
 def interchange(
-    policy: PolicyTransformer, seeds: Sequence[int], coef: Mapping[str, Tensor], config: PolicyProbes
+    policy: PolicyTransformer, seeds: Sequence[int], coef: Mapping[str, Tensor], contexts: Pairs
 ) -> pd.DataFrame:
     """Of pairs of contexts between which the planner's choice differs, by layer and target ("everything", "memory": all
     of the query, or of tokens before it): way, the share of it that logits go; random, with random subspaces, and the
     farthest of them; beyond random, the paired difference; choice, how often it then chooses as a planner does in the
     other context; unedited: in how many the policy's own choices are the planner's in both.
     """
-    tasks = ring(config).draw([0], "interchange", 0, config.test_tasks // 2)
-    given = random_walk(tasks, config.n_steps, purpose="interchange/walk")
-    others = {
-        "exchanged": exchanged(given, given.observation[..., -1]),
-        "moved": moved(given, other_places(given, "interchange")),
-    }
-    before = planned_choice(given)
-    tables = []
-    for pair, names in PAIRS.items():
-        wanted = planned_choice(others[pair])
-        keep = (before != wanted)[0]
-        a, b = (each.each(lambda x, keep=keep: x[:, keep]) for each in (given, others[pair]))
-        if not bool(keep.any()):
-            continue
-        gap = policy.W_U.detach()[..., 1:] - policy.W_U.detach()[..., :1]
-        edits = {name: coef[name] for name in names} | {READ_OUT: gap.expand(policy.config.n_layers + 1, -1, -1, -1)}
-        tables.append(swapped(policy, seeds, a, b, (before[:, keep], wanted[:, keep]), edits).assign(pair=pair))
+    gap = policy.W_U.detach()[..., 1:] - policy.W_U.detach()[..., :1]
+    read_out = {READ_OUT: gap.expand(policy.config.n_layers + 1, -1, -1, -1)}
+    tables = [
+        swapped(policy, seeds, *contexts[pair], {name: coef[name] for name in names} | read_out).assign(pair=pair)
+        for pair, names in PAIRS.items()
+    ]
     return tidied(tables)
-
-
-def planned_choice(history: Interaction) -> Tensor:
-    """What the planner would do at the last step."""
-    return follow(PLANNER, history).laws[..., -1, :].argmax(-1)
 
 
 def swapped(
@@ -276,27 +256,31 @@ def tidied(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 def answers(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Per policy, seed, pair and quantity the verdict on its inner layers, after which more than the read-out follows,
-    with the numbers of the surest one. able: the share of pairs in which both choices of the policy, unedited, are the
-    planner's (a coin: .25)."""
+    with the numbers of the surest one. What is no more than the upper ends of CONTROLS is not carried. able: the share
+    of pairs in which both choices of the policy, unedited, are the planner's (a coin: .25)."""
     rows = []
-    carries = select(tables["increments"], task="ring", metric="beyond untrained")
+    increments = select(tables["increments"], task="ring")
+    carries, controls = (increments[increments["metric"].isin(m)] for m in (["beyond untrained"], CONTROLS))
     for (subject, seed, pair), own in tables["interchange"].groupby(["subject", "seed", "pair"], sort=False):
         able = select(own, metric="unedited")["value"].iloc[0]
         everything = select(own, target="everything", metric="way").set_index("layer")["value"]
         for target in PAIRS[str(pair)]:
-            carried = select(carries, subject=subject, seed=seed, target=target).set_index("layer")
+            place = {"subject": subject, "seed": seed, "target": target}
+            carried = select(carries, **place).set_index("layer")
+            chance = select(controls, **place).groupby("layer")["high"].max()
+            sure = (carried["low"] > 0) & (carried["value"] > chance)
             ways = {m: rows.set_index("layer") for m, rows in select(own, target=target).groupby("metric")}
             beyond = ways["beyond random"]
             inner = beyond.index[: max(1, len(beyond) - 1)]
             found = pd.DataFrame(
                 {
-                    "carried": carried["value"].where(carried["low"] > 0, 0.0),
+                    "carried": carried["value"].where(sure, 0.0),
                     **{name: beyond[name] for name in ("value", "low", "high")},
                     "farthest": ways["farthest random"]["value"] - ways["random"]["value"],
                     "room": everything - ways["random"]["value"],
                 }
             ).loc[inner]
-            place = {"subject": subject, "seed": seed, "pair": pair, "target": target, "verdict": verdict(found)}
+            place |= {"pair": pair, "verdict": verdict(found)}
             layer = best(found)
             for metric, table in (("decodable", carried), ("used", beyond)):
                 rows.append({**place, "metric": metric, "layer": layer, **table.loc[layer, ["value", "low", "high"]]})

@@ -56,18 +56,23 @@ def policy_question(
     return PolicyQuestion(history, question.kinds, asked, question.settings)
 
 
-def fitting_task(shape: PolicyConfig | PolicyShape) -> str:
-    """A task with as many observations and actions as the policy's; of several the first of POLICY_TASKS."""
-    for task in POLICY_TASKS:
-        try:
-            _family(task, shape)
-        except ConfigError:
-            continue
-        return task
-    raise ConfigError(
-        f"no task has {shape.n_observations} observations and {shape.n_actions} actions; name one of "
-        f"{', '.join(POLICY_TASKS)}"
-    )
+def fitting_tasks(shape: PolicyConfig | PolicyShape) -> tuple[str, ...]:
+    """All tasks with as many observations and actions as the policy's. Raises ConfigError where there is none."""
+    fitting = tuple(task for task in POLICY_TASKS if _fits(task, shape))
+    if not fitting:
+        raise ConfigError(
+            f"no task has {shape.n_observations} observations and {shape.n_actions} actions; name one of "
+            f"{', '.join(POLICY_TASKS)}"
+        )
+    return fitting
+
+
+def _fits(task: str, shape: PolicyConfig | PolicyShape) -> bool:
+    try:
+        _family(task, shape)
+    except ConfigError:
+        return False
+    return True
 
 
 def _family(task: str, shape: PolicyConfig | PolicyShape) -> DecisionFamily:

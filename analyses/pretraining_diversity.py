@@ -20,6 +20,7 @@ from algorithms.acting import follow, interact
 from algorithms.bandit import Thompson
 from algorithms.fit_laws import kl
 from analyses.configs import PretrainingDiversity
+from analyses.limits import at_least
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, in_batches, played
 from analyses.tables import select, tidy
@@ -75,7 +76,11 @@ def _training_tasks(config: PretrainingDiversity, n_tasks: int | None) -> Bandit
 
 def run(config: PretrainingDiversity) -> dict[str, pd.DataFrame]:
     """Tables skill (share of the attainable gain over random, on training and on new tasks), laws (KL from Thompson's
-    law and from posterior sampling by heart, in Thompson's contexts) and training. Index column: pool, M."""
+    law and from posterior sampling by heart, in Thompson's contexts) and training. Index column: pool, M.
+
+    Raises ConfigError for settings without an answer, before anything is trained.
+    """
+    at_least("test_tasks", config.test_tasks, 2, "as intervals are over tasks")
     pools = (*config.pools, None)
     trained = {(n, name): subject for n in pools for name, subject in subjects(config, n).items()}
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -25,8 +26,9 @@ from algorithms.fit import fit_bank
 from algorithms.learner import Learner
 from algorithms.learner import constants as declared
 from analyses.action_subjects import HIDDEN, HeldOut, Subjects, held_out, preferences, untrained
-from analyses.configs import ValueVsPolicy
+from analyses.configs import ActionObjective, ValueVsPolicy
 from analyses.examine import Examination, examine
+from analyses.limits import at_least, once_each
 from analyses.parallel import in_parallel
 from analyses.tables import select, tidy
 from models.linear import LinearTransformer, layout_of
@@ -54,7 +56,14 @@ RIVALS = tuple(name for name in BANK if name not in ("preconditioned-td", "avera
 
 def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
     """Tables seeds (by seed: accuracy, constants of the weights, edits), verdicts, rivals (what each leaves of the
-    advantages), references (accuracies of learners) and training."""
+    advantages), references (accuracies of learners) and training.
+
+    Raises ConfigError for settings without an answer, before anything is trained.
+    """
+    for name in ("objectives", "controls"):
+        once_each(name, getattr(config, name), get_args(ActionObjective))
+    at_least("context_length", config.context_length, 2, "as half of it is asked, too")
+    at_least("test_tasks", config.test_tasks, 6, "as the exact interval of a median needs")
     jobs = [Subjects(config, objective) for objective in config.objectives]
     hidings: list[Hidden] = [hidden for hidden, title in HIDDEN.items() if title]
     jobs += [Subjects(config, objective, hidden) for objective in config.controls for hidden in hidings]
@@ -226,7 +235,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
         own = select(seeds, subject=name)
         median, acting = own.groupby("metric")["value"].median(), select(own, metric="accuracy")["value"]
         ends = median_interval(acting.to_numpy())
-        line = f"{median['accuracy']:.2f} [{ends.low:.2f}, {ends.high:.2f}]"
+        line = f"{median['accuracy']:.2f}" + (f" [{ends.low:.2f}, {ends.high:.2f}]" if np.isfinite(ends.low) else "")
         lines.append(f"  {name:36}{line:>20}" + "".join(f"{median.get(metric, np.nan):21.2f}" for metric in shown))
         lines.append(_signs(own))
         left = select(rivals, subject=name, metric="disagreement").groupby("learner")["value"].median().sort_values()

@@ -42,7 +42,8 @@ def increments(
         increment         activations add to it
         untrained         those of an untrained network add to it
         beyond untrained  the difference of the last two, paired by task
-        shuffled, random  activations add where targets are those of other tasks, or Gaussians of the same spectrum
+        shuffled, random  activations add where targets are those of other tasks, or Gaussians of the same spectrum:
+                          what such a probe finds where there is nothing; what is no more than that counts as nothing
     """
     names, sizes = list(targets), [target.shape[-1] for target in targets.values()]
     true = torch.cat(list(targets.values()), -1).double()

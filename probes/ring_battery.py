@@ -53,7 +53,8 @@ def mirrored(history: Interaction) -> Interaction:
 def ring_tests(n_states: int) -> dict[str, Test]:
     """Every test by name. Raises ConfigError for rings on which the far side is not farther than DISTANCES."""
     if n_states < 2 * max(DISTANCES) + 1:
-        raise ConfigError(f"a ring of {n_states} states; these tests need at least {2 * max(DISTANCES) + 1}")
+        least = 2 * max(DISTANCES) + 1
+        raise ConfigError(f"n_states is {n_states}; allowed: at least {least}, as goals are asked for from either side")
     left, right = "L" * (n_states - 2), "R" * (n_states - 2)
     walks: dict[str, tuple[str, dict[str, tuple[int, str]]]] = {}
     for d in DISTANCES:

@@ -24,9 +24,11 @@ from analyses.behavioural_battery import (
     signs,
     sober,
     summarise,
+    surest,
 )
 from analyses.configs import ANALYSES, BehaviouralBattery
-from analyses.tables import select
+from analyses.in_context_improvement import subjects
+from analyses.tables import select, tidy
 from figures.behavioural_battery import draw
 from probes.battery import BANDIT_TESTS
 from probes.readings import BANDIT_READINGS, padded
@@ -84,6 +86,30 @@ def test_kernels_are_means_by_age() -> None:
 
 def test_signs_say_what_cannot_be_told() -> None:
     assert signs(np.array([1.0, -1.0, 0.0, 0.2, np.nan])) == ["+", "-", "0", "?", "."]
+
+
+def test_one_agreement_of_one_is_less_sure_than_nine_of_ten() -> None:
+    """The lower end p of an exact interval solves P(X >= k) = .025 where X ~ Binomial(n, p)."""
+    tables = [
+        tidy([share, share], {"seed": [0, 1]}, learner=name, metric="agreement")
+        for name, share in (("lucky", 1.0), ("often", 0.9), ("never asked", np.nan))
+    ]
+    tables += [
+        tidy([n, n], {"seed": [0, 1]}, learner=name, metric="compared")
+        for name, n in (("lucky", 1.0), ("often", 10.0), ("never asked", 0.0))
+    ]
+    found = surest(pd.concat(tables, ignore_index=True))
+    assert list(found.index) == ["often", "lucky"]
+    low = found.loc["often", "at_least"]
+    assert 10 * low**9 * (1 - low) + low**10 == pytest.approx(0.025, abs=1e-8)
+    assert found.loc["lucky", "at_least"] == pytest.approx(0.025, abs=1e-8)
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop", "paper"])
+def test_what_another_analysis_has_trained_is_not_trained_again(preset: str) -> None:
+    own, other = (subjects(ANALYSES[name].preset(preset)) for name in ("behavioural-battery", "in-context-improvement"))
+    assert {name: subject.folder for name, subject in own.items()} == {name: s.folder for name, s in other.items()}
+    assert "test_tasks" not in vars(SMOKE)
 
 
 def test_the_analysis_runs_and_is_drawn(tables: Mapping[str, pd.DataFrame]) -> None:

@@ -98,6 +98,11 @@ def test_each_folder_is_read_by_what_fits_it(
 ) -> None:
     values, policy = folders(tmp_path)
     assert own_task(values) == "boyan-chain"
+    assert own_task(policy) == "ring"
+    told = capsys.readouterr()
+    assert told.out == ""
+    also = "chain, dense, arrival-ring would fit, too; choose with --tasks, one for each folder"
+    assert f"{policy} is asked on ring: {also}" in told.err
     monkeypatch.setattr(module.values, "inspect", lambda folder, task: VALUES | {"task": task})
     monkeypatch.setattr(module.policies, "inspect_policy", lambda folder, task: POLICY | {"task": task})
     found = compare([values, policy], [None, None])

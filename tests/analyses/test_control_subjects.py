@@ -2,13 +2,15 @@
 
 from typing import get_args
 
+import pytest
 import torch
 
 from algorithms.acting import follow
 from analyses.configs import ANALYSES, ControlSettings
 from analyses.control_configs import ControlObjective
-from analyses.control_subjects import GAMMA, PRETRAINED, REINFORCED, control_subjects, ring, sources
+from analyses.control_subjects import PRETRAINED, REINFORCED, control_subjects, ring, sources
 from models.policy_sources import Distillation, Reinforcement, optimal_laws
+from probes.policy_targets import GAMMA
 from tasks.rollout import random_walk
 
 SMOKE = ANALYSES["policy-probes"].preset("smoke")
@@ -25,6 +27,13 @@ def test_every_objective_has_one_network_and_its_own_folder() -> None:
         if name.startswith("distilled"):
             assert isinstance(subject.source, Distillation)
             assert subject.source.target == "law"
+
+
+@pytest.mark.parametrize("preset", ["laptop", "paper"])
+def test_what_another_analysis_has_trained_is_not_trained_again(preset: str) -> None:
+    own, other = (control_subjects(ANALYSES[name].preset(preset)) for name in ("control-battery", "policy-probes"))
+    assert {name: subject.folder for name, subject in own.items()} == {name: s.folder for name, s in other.items()}
+    assert "test_tasks" not in vars(ANALYSES["control-battery"].preset(preset))
 
 
 def test_lessons_fit_the_network() -> None:

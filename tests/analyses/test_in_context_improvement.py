@@ -53,7 +53,7 @@ def test_the_analysis_runs_and_is_drawn(tmp_path: Path) -> None:
 def test_a_perfect_student_is_at_no_distance_from_thompson(tmp_path: Path) -> None:
     config = replace(SMOKE, n_steps=6, out=tmp_path)
     tasks = BanditFamily(n_arms=config.n_arms).draw([0], "test", 0, 10)
-    contexts = held_contexts(config, tasks, {"reinforced": played(Random(), tasks, 6, [0])})
+    contexts = held_contexts(tasks, {"reinforced": played(Random(), tasks, 6, [0])}, 6)
     table = laws({"student": lambda history: follow(Thompson(), history).laws}, contexts, {"student": [0]})
     assert (select(table, metric="kl")["value"].abs() < 1e-6).all()
 

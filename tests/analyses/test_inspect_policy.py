@@ -10,7 +10,7 @@ from algorithms.acting_bank import acting_learner
 from analyses.answer import render
 from analyses.examine_laws import examine_laws
 from analyses.inspect_policy import report
-from analyses.policy_questions import CONTROL_RIVALS, POLICY_TASKS, fitting_task, policy_question
+from analyses.policy_questions import CONTROL_RIVALS, POLICY_TASKS, fitting_tasks, policy_question
 from models.config import ConfigError
 from models.foreign_policy import PolicyShape
 from models.networks import initial_weights
@@ -96,11 +96,16 @@ def test_a_task_of_other_sizes_is_refused(task: str, sizes: tuple[int, int], mes
         policy_question(task, shape(*sizes), 10, 2)
 
 
-def test_a_task_that_fits_is_found() -> None:
-    fits = {(1, 5): "bernoulli-bandit", (7, 2): "ring", (15, 3): "tree", (8, 3): "chain", (10, 5): "chain"}
-    assert {sizes: fitting_task(shape(*sizes)) for sizes in fits} == fits
+def test_tasks_that_fit_are_found() -> None:
+    fits = {
+        (1, 5): ("bernoulli-bandit",),
+        (7, 2): ("ring", "chain", "dense", "arrival-ring"),
+        (15, 3): ("tree", "chain", "dense"),
+        (8, 3): ("chain", "dense"),
+    }
+    assert {sizes: fitting_tasks(shape(*sizes)) for sizes in fits} == fits
     with pytest.raises(ConfigError, match="no task has 2 observations and 2 actions; name one of bernoulli-bandit"):
-        fitting_task(shape(2, 2))
+        fitting_tasks(shape(2, 2))
 
 
 @pytest.mark.parametrize("task", [task for task in POLICY_TASKS if task != "bernoulli-bandit"])

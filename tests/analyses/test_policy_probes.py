@@ -9,21 +9,14 @@ from matplotlib.figure import Figure
 
 from analyses.configs import ANALYSES, PolicyProbes
 from analyses.in_context_improvement import subjects as bandit_subjects
-from analyses.policy_probes import (
-    BANDIT_QUANTITIES,
-    PAIRS,
-    REFERENCES,
-    bandit_increments,
-    bandit_settings,
-    run,
-    steps,
-    summarise,
-)
+from analyses.policy_probes import PAIRS, REFERENCES, answers, bandit_increments, run, summarise
+from analyses.probe_questions import FEWEST, bandit_settings, pairs, planned_choice, steps
 from analyses.tables import select
 from figures import policy_probes
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
 from probes.carried_and_used import ABSENT, DECODABLE, IDLE, IN_USE, UNTOLD, USED, best, verdict
+from probes.policy_targets import BANDIT_QUANTITIES
 
 SMOKE: PolicyProbes = ANALYSES["policy-probes"].preset("smoke")
 
@@ -85,6 +78,29 @@ def test_untaught_policies_are_credited_with_nothing(tables: Mapping[str, pd.Dat
     assert whole["value"].to_numpy() == pytest.approx(1.0, abs=1e-4)
     nothing = select(tables["interchange"], target="memory", metric="way", layer=SMOKE.n_layers)
     assert nothing["value"].to_numpy() == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_quantity_that_adds_no_more_than_those_of_other_tasks_is_not_carried(
+    tables: Mapping[str, pd.DataFrame],
+) -> None:
+    rows = tables["increments"]
+    carried = rows.assign(
+        **{end: rows[end].mask(rows["metric"] == "beyond untrained", 0.5) for end in ("value", "low")}
+    )
+    assert ABSENT not in set(select(answers({**tables, "increments": carried}), metric="used")["verdict"])
+    for control in ("shuffled", "random"):
+        as_much = carried.assign(high=carried["high"].mask(carried["metric"] == control, 0.6))
+        found = answers({**tables, "increments": as_much})
+        assert set(select(found, metric="used")["verdict"]) == {ABSENT}
+
+
+def test_contexts_of_a_pair_have_the_planner_choose_otherwise() -> None:
+    found = pairs(SMOKE)
+    assert {*found} == {*PAIRS}
+    for a, b, choices in found.values():
+        assert a.batch[1] >= FEWEST
+        assert (planned_choice(a) != planned_choice(b)).all()
+        assert (choices[0] != choices[1]).all()
 
 
 def test_an_untrained_bandit_policy_adds_nothing_to_itself() -> None:

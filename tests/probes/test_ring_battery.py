@@ -71,5 +71,5 @@ def test_signs_are_those_of_the_hypotheses(name: str) -> None:
 
 
 def test_small_rings_are_refused() -> None:
-    with pytest.raises(ConfigError, match="a ring of 6 states; these tests need at least 7"):
+    with pytest.raises(ConfigError, match="n_states is 6; allowed: at least 7"):
         ring_tests(6)
