@@ -146,7 +146,8 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     once_each("sources", config.sources, tuple(ZOO))
     once_each("rivals", config.rivals, tuple(BANDIT))
     if len(config.rivals) < 2:
-        raise ConfigError(f"rivals is {', '.join(config.rivals)} alone; allowed: at least 2, as sources need another one")
+        given = ", ".join(config.rivals)
+        raise ConfigError(f"rivals is {given} alone; allowed: at least 2, as sources need another one")
     at_least("contexts", config.contexts, 2, "as half of them are fitted to")
     at_least("n_steps", config.n_steps, 2, "as arms change their worth half-way")
     apart = separation(config)
