@@ -32,8 +32,7 @@ from algorithms.td_plus_plus import TDPlusPlus
 from algorithms.temporal_difference import TD0, transitions
 from analyses.configs import EffectiveDiscount
 from analyses.optimum import SAMPLES, STARTS, optimum
-from analyses.parallel import train_all
-from analyses.subjects import TrainedSubject, held_out_prompt, subject_settings, varied
+from analyses.subjects import TrainedSubject, held_out_prompt, subject_settings, train_all, varied
 from analyses.tables import tidy
 from analyses.td_emergence import EMERGENCE_LEVEL
 from models.config import ConfigError

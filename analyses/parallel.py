@@ -1,4 +1,7 @@
-"""Jobs side by side: one process each, as many at a time as there are cores; above all, training many subjects."""
+"""Jobs side by side: one process each, as many at a time as there are cores.
+
+A process loads this file first, then what its job needs: so nothing heavy is imported here.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +11,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
-from analyses.configs import SubjectSettings
-from analyses.subjects import TrainedSubject, subject_folder, trained_subject
-from models.artifacts import is_complete
-from models.files import ArtifactError
-from tasks.errors import LearnscopeError
-
-
-def train_all(settings: Sequence[SubjectSettings]) -> list[TrainedSubject]:
-    """The trained subject of every settings, in order; what is missing trains side by side.
-
-    Complete runs are read, killed ones resume, and equal settings train once. One that fails lets the others finish;
-    its error is then raised.
-    """
-    missing: dict[Path, SubjectSettings] = {}
-    for each in settings:
-        if not is_complete(folder := subject_folder(each)):
-            missing[folder] = each
-    errors = in_parallel(_attempt, [(each,) for each in missing.values()], "training", "subject")
-    for error in filter(None, errors):
-        raise error
-    return [trained_subject(each) for each in settings]
+from models.folder import ArtifactError
 
 
 def in_parallel(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], title: str, unit: str) -> list[Any]:
@@ -66,15 +48,6 @@ def in_parallel(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], t
                 f"trainings, and with LOKY_MAX_CPU_COUNT={max(1, n_processes // 2)} fewer run at a time"
             ) from killed
     return results
-
-
-def _attempt(settings: SubjectSettings) -> LearnscopeError | None:
-    """Trains one subject into its folder; the error that the user can mend."""
-    try:
-        trained_subject(settings)
-    except LearnscopeError as error:
-        return error
-    return None
 
 
 def _heard(function: Callable[..., Any], job: tuple[Any, ...]) -> tuple[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,14 +12,15 @@ from typing import Any, get_args, get_type_hints
 import torch
 
 from analyses.configs import SubjectSettings
-from models.artifacts import run_folder
+from analyses.parallel import in_parallel
+from models.artifacts import is_complete, run_folder
 from models.config import ConfigError, LinearTransformerConfig, TrainingConfig
 from models.files import ArtifactError
 from models.linear import LinearTransformer
 from models.networks import Network, NetworkConfig, build
 from models.train import TASKS_PER_CHUNK, TrainingRecord, train
 from tasks.cartpole import CELLS, CartPoleFamily
-from tasks.errors import require
+from tasks.errors import LearnscopeError, require
 from tasks.layout import Prompt
 from tasks.markov_reward import FAMILIES, TaskFamily
 
@@ -168,6 +170,31 @@ def trained_subject(settings: SubjectSettings, config: NetworkConfig | None = No
     if len(diverged) == settings.seeds:
         raise ArtifactError(f"all {settings.seeds} seeds in {folder} diverged; lower --learning-rate and run again")
     return TrainedSubject(settings, folder, record, [seed for seed in seeds if seed not in diverged], diverged, config)
+
+
+def train_all(settings: Sequence[SubjectSettings]) -> list[TrainedSubject]:
+    """The trained subject of every settings, in order; what is missing trains side by side.
+
+    Complete runs are read, killed ones resume, and equal settings train once. One that fails lets the others finish;
+    its error is then raised.
+    """
+    missing: dict[Path, SubjectSettings] = {}
+    for each in settings:
+        if not is_complete(folder := subject_folder(each)):
+            missing[folder] = each
+    errors = in_parallel(_attempt, [(each,) for each in missing.values()], "training", "subject")
+    for error in filter(None, errors):
+        raise error
+    return [trained_subject(each) for each in settings]
+
+
+def _attempt(settings: SubjectSettings) -> LearnscopeError | None:
+    """Trains one subject into its folder; the error that the user can mend."""
+    try:
+        trained_subject(settings)
+    except LearnscopeError as error:
+        return error
+    return None
 
 
 def held_out_prompt(settings: SubjectSettings, model: Network, n_tasks: int, purpose: str) -> Prompt:

@@ -27,8 +27,8 @@ from algorithms.temporal_difference import TD0
 from analyses.configs import SubjectSettings, TaskDiversity
 from analyses.evidence import verdict_counts
 from analyses.examine import Examination, examine
-from analyses.parallel import in_parallel, train_all
-from analyses.subjects import TrainedSubject, held_out_prompt, subject_settings, subject_source, varied
+from analyses.parallel import in_parallel
+from analyses.subjects import TrainedSubject, held_out_prompt, subject_settings, subject_source, train_all, varied
 from analyses.tables import select, tidy
 from models.config import ConfigError
 from models.linear import LinearTransformer

@@ -1,9 +1,10 @@
 """The command line, in-process: results on standard output, one clear line for every mistake, and quick help."""
 
-import subprocess
-import sys
+import shutil
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,28 +16,8 @@ import learnscope
 from analyses.configs import ANALYSES, TDEmergence
 from learnscope import CORE, main, parse_config
 
-ROOT = Path(learnscope.__file__).parent
 TINY = ["run", "context-length", "--preset", "smoke", "--context-lengths", "1", "9", "--n-tasks", "4"]
 Failure = Callable[[list[str]], str]
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["list"], ["run", "--help"], ["run", "td-emergence", "--help"], ["inspect", "--help"]]
-)
-def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
-    code = """
-import sys, learnscope
-try:
-    learnscope.main(sys.argv[1:])
-finally:
-    heavy = {"torch", "transformer_lens", "matplotlib", "pandas", "numpy"} & set(sys.modules)
-    assert not heavy, heavy
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]], ids=["nothing", "-h", "--help"])
@@ -139,14 +120,28 @@ def test_figures_without_tables_say_what_makes_them(failure: Failure, tmp_path: 
     assert "learnscope run constructions" in failure(["figures", "constructions", "--out", str(tmp_path)])
 
 
-def test_run_then_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path)]
-    assert main([*TINY, *out]) == 0
-    text = capsys.readouterr().out
-    picture = tmp_path / "context-length" / "figures" / "context-length.png"
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A finished run, and what it printed."""
+    out = tmp_path_factory.mktemp("tiny")
+    with redirect_stdout(StringIO()) as printed:
+        assert main([*TINY, "--out", str(out)]) == 0
+    return out, printed.getvalue()
+
+
+@pytest.fixture
+def finished(tiny: tuple[Path, str], tmp_path: Path) -> Path:
+    """A copy of it to damage."""
+    shutil.copytree(tiny[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def test_run_then_figures(capsys: pytest.CaptureFixture[str], tiny: tuple[Path, str], finished: Path) -> None:
+    folder, text = tiny
     assert "value error" in text.splitlines()[0]
     assert "its numbers are no findings" in text
-    assert str(picture) in text
+    assert str(folder / "context-length" / "figures" / "context-length.png") in text
+    out, picture = ["--out", str(finished)], finished / "context-length" / "figures" / "context-length.png"
     before = picture.read_bytes()
     picture.unlink()
     assert main(["figures", "context-length", *out]) == 0
@@ -154,19 +149,15 @@ def test_run_then_figures(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     assert picture.read_bytes() == before
 
 
-def test_damaged_tables_are_named(capsys: pytest.CaptureFixture[str], failure: Failure, tmp_path: Path) -> None:
-    assert main([*TINY, "--out", str(tmp_path)]) == 0
-    capsys.readouterr()
-    (tmp_path / "context-length" / "tables" / "msve.parquet").write_bytes(b"PAR1")
-    assert "msve.parquet is damaged" in failure(["figures", "context-length", "--out", str(tmp_path)])
+def test_damaged_tables_are_named(failure: Failure, finished: Path) -> None:
+    (finished / "context-length" / "tables" / "msve.parquet").write_bytes(b"PAR1")
+    assert "msve.parquet is damaged" in failure(["figures", "context-length", "--out", str(finished)])
 
 
-def test_tables_that_are_gone_are_named(capsys: pytest.CaptureFixture[str], failure: Failure, tmp_path: Path) -> None:
-    assert main([*TINY, "--out", str(tmp_path)]) == 0
-    capsys.readouterr()
-    tables = tmp_path / "context-length" / "tables"
+def test_tables_that_are_gone_are_named(failure: Failure, finished: Path) -> None:
+    tables = finished / "context-length" / "tables"
     (tables / "published.parquet").unlink()
-    figures = ["figures", "context-length", "--out", str(tmp_path)]
+    figures = ["figures", "context-length", "--out", str(finished)]
     message = failure(figures)
     assert "published.parquet is gone; make it anew with: learnscope run context-length --out" in message
     for damage in ("", "[]", '{"preset": "smoke"}'):

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import analyses.beside_learners
+import analyses.evidence
 import analyses.parallel
+import probes.interventions
 from algorithms.fit import disagreement
 from algorithms.temporal_difference import transitions
 from analyses.beside_learners import BANK, beside_learners, constant_share, mean_reward
@@ -36,6 +38,9 @@ def few_tasks():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(analyses.beside_learners, "FITTING_TASKS", 12)
         patch.setattr(analyses.beside_learners, "HELD_OUT_TASKS", 20)
+        patch.setattr(analyses.evidence, "LAYER_TASKS", 12)
+        patch.setattr(analyses.evidence, "CAUSAL_TASKS", 12)
+        patch.setattr(probes.interventions, "N_PLACEBOS", 2)
         patch.setattr(analyses.parallel, "cpu_count", lambda: 1)
         yield
 

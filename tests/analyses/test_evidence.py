@@ -1,12 +1,17 @@
 """Findings level by level: what the construction shows at every one, and what other networks cannot be asked."""
 
 import json
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import analyses.evidence
+import analyses.inspect
+import probes.interventions
 from algorithms.bank import LEARNERS, RIVALS
 from analyses.answer import render
 from analyses.evidence import MISSED, card
@@ -22,8 +27,18 @@ FEW: dict[str, Any] = {"fitting_tasks": 30, "held_out_tasks": 30, "context_lengt
 ALPHA = 1.2 * torch.eye(D, dtype=torch.float64)[None, None]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_tasks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analyses.evidence, "LAYER_TASKS", 20)
+        patch.setattr(analyses.evidence, "CAUSAL_TASKS", 20)
+        patch.setattr(probes.interventions, "N_PLACEBOS", 2)
+        patch.setattr(analyses.inspect, "report", partial(report, fitting_tasks=30, held_out_tasks=30))
+        yield
+
+
 @pytest.fixture(scope="module")
-def told():
+def told(few_tasks):
     """With the prompts of the planted benchmark: d = 4, 30 transitions."""
     alpha = 1.2 * torch.eye(4, dtype=torch.float64)[None, None]
     network = constructions.td0(alpha, n_layers=3, gamma_eff=0.8)

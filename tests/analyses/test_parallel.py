@@ -15,9 +15,10 @@ import torch
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 import analyses.parallel
+import analyses.subjects
 from analyses.configs import SubjectSettings
-from analyses.parallel import in_parallel, train_all
-from analyses.subjects import subject_folder, trained_subject
+from analyses.parallel import in_parallel
+from analyses.subjects import subject_folder, train_all, trained_subject
 from models.artifacts import is_complete
 from models.files import ArtifactError
 
@@ -50,7 +51,7 @@ def test_processes_train_what_one_process_trains(tmp_path: Path, capfd: pytest.C
 
 def test_complete_runs_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = train_all([replace(TINY, out=tmp_path)])
-    monkeypatch.setattr(analyses.parallel, "_attempt", lambda settings: pytest.fail(f"trains {settings}"))
+    monkeypatch.setattr(analyses.subjects, "_attempt", lambda settings: pytest.fail(f"trains {settings}"))
     assert train_all([replace(TINY, out=tmp_path)])[0].folder == trained[0].folder
 
 

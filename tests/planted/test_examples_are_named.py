@@ -16,7 +16,7 @@ from tasks.streams import normals
 
 pytestmark = pytest.mark.usefixtures("behaviour_alone")
 
-TASKS: dict[str, Any] = {"fitting_tasks": 40, "held_out_tasks": 60}
+TASKS: dict[str, Any] = {"fitting_tasks": 24, "held_out_tasks": 40}
 D, L = 3, 3
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("behaviour_alone")
 
 D = 4
 SEEDS = range(2)
-TASKS: dict[str, Any] = {"fitting_tasks": 40, "held_out_tasks": 40}
+TASKS: dict[str, Any] = {"fitting_tasks": 20, "held_out_tasks": 40}
 IDENTITY = torch.eye(D, dtype=torch.float64)
 
 
