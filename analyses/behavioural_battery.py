@@ -188,7 +188,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     lines[-1] += "what odds among other arms have of its own's"
     for name in influences["subject"].unique():
         newest, oldest, others = fading(influences, name, n)
-        lines.append(f"  {name:36}{newest:7.3f}{oldest:7.3f}  {others:6.2f}")
+        lines.append(f"  {name:38}{newest:7.3f}{oldest:7.3f}  {others:6.2f}")
     return "\n".join(lines)
 
 
@@ -198,15 +198,15 @@ def said_and_agreed(tables: Mapping[str, pd.DataFrame]) -> str:
     tests = list(told["target"].unique())
     width = max(map(len, tests)) + 2
     lines = [f"signs of the median answer, by test (+ and - from {SURE} nats, 0 up to {TIE}, ? between, . not asked)"]
-    lines.append(f"  {'':36}" + "".join(f"{test:>{width}}" for test in tests))
+    lines.append(f"  {'':38}" + "".join(f"{test:>{width}}" for test in tests))
     for name in told["subject"].unique():
         middle = select(told, subject=name).groupby("target", sort=False)["value"].median()
-        lines.append(f"  {name:36}" + "".join(f"{sign:>{width}}" for sign in signs(middle[tests].to_numpy())))
+        lines.append(f"  {name:38}" + "".join(f"{sign:>{width}}" for sign in signs(middle[tests].to_numpy())))
     lines.append("tests with the same sign as a rival's, median seed (of how many that can be told), the surest first")
     for name in told.loc[told["group"] == "policy", "subject"].unique():
         best = surest(select(agreed, subject=name))[:4].itertuples()
         shares = ", ".join(f"{row.Index} {row.agreement:.2f} ({row.compared:.0f})" for row in best)
-        lines.append(f"  {name:36}{shares or 'none that can be told'}")
+        lines.append(f"  {name:38}{shares or 'none that can be told'}")
     return "\n".join(lines)
 
 
