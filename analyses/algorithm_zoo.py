@@ -1,8 +1,9 @@
 """The algorithm zoo: policies that were distilled from known learners. Does the verdict name the learner?
 
 Fixed before any policy was trained: the sources with their constants (ZOO), the contexts, the rivals and the rule,
-which are those of `learnscope inspect`, and which sources count: those from whose law on these contexts every other
-rival, its constants fitted, stays at least SEPARATE away. A rival that contains the source lies at zero, so that a
+which are those of `learnscope inspect`, and which sources count: those from whose law every other rival, its constants
+fitted, surely stays at least SEPARATE away (the lower end of the interval over contexts, which are others than those
+that policies are asked on). A rival that contains the source lies at zero, so that a
 source with richer relatives in the bank (`algorithms.acting_bank.NESTING`) never counts; it is examined all the same.
 
 What is asked here is what was trained, so that rates are those of the best case: a policy that was distilled on its
@@ -10,9 +11,10 @@ source's own histories alone is elsewhere not its source.
 
 All sources have one architecture, one training and the same contexts. A policy is *assigned* where its verdict names
 its source alone, *ambiguous* where it names the source among others, *wrong* where what it names leaves the source out,
-and *missed* where it names nobody, or the training diverged. Intervals are over sources, whose policies are no
-independent trials. Controls are untrained policies, as they begin and with laws as sharp as trained ones', and policies
-that learnt from histories whose rewards were in random order: they are *rejected*, or else whatever is named is wrong.
+and *missed* where it names nobody, or the training diverged. Intervals are over learners, whose policies are no
+independent trials, even where a learner is the source of two kinds. Controls are untrained policies, as they begin and
+with laws as sharp as trained ones', and policies that learnt from histories whose rewards were in random order: they
+are *rejected*, or else whatever is named is wrong.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from algorithms.acting_bank import BANDIT, acting_learner
 from algorithms.fit_laws import constant_law, fit_laws, law_divergence
 from analyses.configs import AlgorithmZoo
 from analyses.examine_laws import LEAST, LawExamination, examine_laws
+from analyses.in_context_improvement import Z95
 from analyses.limits import at_least, once_each
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, in_batches, training_table
@@ -40,7 +43,6 @@ from models.networks import initial_weights
 from models.policy import PolicyTransformer
 from models.policy_config import PolicyConfig, PolicyTraining
 from models.policy_sources import LawDistillation, PolicySource, ShuffledRewards
-from probes import calibration
 from probes.behaviour import Interval
 from probes.contexts import KINDS, designed
 from probes.verdict import MARGIN, Verdict
@@ -131,10 +133,10 @@ def told(config: AlgorithmZoo) -> dict[str, dict[str, Any]]:
     return {"gittins": {"horizon": config.n_steps}}
 
 
-def contexts(config: AlgorithmZoo) -> tuple[Interaction, int]:
-    """Designed contexts (1, tasks) in float64 that no policy was trained on, and how many of them are fitted to."""
-    history = designed(BanditFamily(n_arms=config.n_arms), config.n_steps, config.contexts, "zoo")
-    return history.each(lambda x: x.double() if x.is_floating_point() else x), len(KINDS) * (config.contexts // 2)
+def contexts(config: AlgorithmZoo, n: int, purpose: str) -> tuple[Interaction, int]:
+    """Designed contexts (1, tasks), n of every kind, in float64, and how many of them are fitted to."""
+    history = designed(BanditFamily(n_arms=config.n_arms), config.n_steps, n, purpose)
+    return history.each(lambda x: x.double() if x.is_floating_point() else x), len(KINDS) * (n // 2)
 
 
 def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
@@ -148,14 +150,15 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     if len(config.rivals) < 2:
         given = ", ".join(config.rivals)
         raise ConfigError(f"rivals is {given} alone; allowed: at least 2, as sources need another one")
-    at_least("contexts", config.contexts, 2, "as half of them are fitted to")
+    for name in ("contexts", "separation_contexts"):
+        at_least(name, getattr(config, name), 2, "as half of them are fitted to")
     at_least("n_steps", config.n_steps, 2, "as arms change their worth half-way")
     apart = separation(config)
     trained = subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "ensemble")
     policies = {name: subject.trained() for name, subject in trained.items()}
     policies |= untrained(config)
-    history, n_fitting = contexts(config)
+    history, n_fitting = contexts(config, config.contexts, "zoo")
     laws = {name: in_batches(policy.double().laws, history) for name, (policy, _) in policies.items()}
     found = examine_laws(
         torch.cat([*laws.values()]), history, config.rivals, n_fitting=n_fitting, settings=told(config), progress=True
@@ -168,34 +171,35 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
         "networks": networks,
         "laws": pd.concat([divergences(who, found), beside(config, laws, policies, history, n_fitting)]),
         "rates": rates(networks),
-        "calibration": calibrated(who, found.verdicts),
         "training": training_table(trained),
     }
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
 
 
 def separation(config: AlgorithmZoo) -> pd.DataFrame:
-    """kl: nats per step of a source's law from the nearest member of every rival family, on held-out contexts;
-    floor: from the best law that is always the same."""
-    history, n_fitting = contexts(config)
+    """kl: nats per step of a source's law from the nearest member of every rival family, and its interval over held-out
+    contexts; floor: from the best law that is always the same."""
+    history, n_fitting = contexts(config, config.separation_contexts, "zoo/separation")
     laws = torch.cat([follow(source(config, name), history).laws for name in config.sources])
     fits = fit_laws(laws, history, config.rivals, n_fitting=n_fitting, settings=told(config), progress=True)
-    kls = torch.stack([fits[name].kl.mean(-1) for name in config.rivals], -1)
+    each = torch.stack([fits[name].kl for name in config.rivals], -2)
+    kls, half = each.mean(-1), Z95 * each.std(-1) / each.shape[-1] ** 0.5
     floor = constant_law(laws, n_fitting).mean(-1)
     place = {"subject": config.sources}
-    return pd.concat([tidy(kls, place | {"learner": config.rivals}, metric="kl"), tidy(floor, place, metric="floor")])
+    rivals = tidy(kls, place | {"learner": config.rivals}, low=kls - half, high=kls + half, metric="kl")
+    return pd.concat([rivals, tidy(floor, place, metric="floor")])
 
 
 def nearest(apart: pd.DataFrame) -> pd.DataFrame:
-    """By source, the other rival (`learner`) that comes nearest to its law, and the KL (`value`)."""
+    """By source, the other rival (`learner`) that comes nearest to its law, and the KL (`value`, and its interval)."""
     rows = select(apart, metric="kl")
     rows = rows[rows["learner"] != rows["subject"].map(lambda name: ZOO[name][0])]
-    return rows.loc[rows.groupby("subject", sort=False)["value"].idxmin()].set_index("subject")
+    return rows.loc[rows.groupby("subject", sort=False)["low"].idxmin()].set_index("subject")
 
 
 def groups(apart: pd.DataFrame) -> dict[str, str]:
-    """By source, whether it counts: whether all other rivals are SEPARATE nats away."""
-    return {str(name): COUNTED if kl >= SEPARATE else OTHERS for name, kl in nearest(apart)["value"].items()}
+    """By source, whether it counts: whether all other rivals are surely SEPARATE nats away."""
+    return {str(name): COUNTED if low >= SEPARATE else OTHERS for name, low in nearest(apart)["low"].items()}
 
 
 def untrained(config: AlgorithmZoo) -> dict[str, tuple[PolicyTransformer, list[int]]]:
@@ -215,14 +219,6 @@ def judged(who: Sequence[tuple[str, int]], verdicts: Sequence[Verdict], groups: 
         row = tidy([verdict.noise], {"seed": [seed]}, subject=name, metric="noise", judged=judgement(name, verdict))
         rows.append(row.assign(**facts))
     return pd.concat(rows, ignore_index=True)
-
-
-def calibrated(who: Sequence[tuple[str, int]], verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """What `probes.calibration` ships: how often answers of like outcome, noise and margin held."""
-    judged = [judgement(name, verdict) for (name, _), verdict in zip(who, verdicts, strict=True)]
-    counts = calibration.count(verdicts, [each in ("assigned", "ambiguous", REJECTED) for each in judged])
-    facts = {name: counts[name].to_numpy() for name in calibration.COLUMNS}
-    return tidy(counts["right"] / counts["n"], {"cell": range(len(counts))}, metric="held").assign(**facts)
 
 
 def lost(policies: Mapping[str, tuple[Any, list[int]]], n_seeds: int, groups: Mapping[str, str]) -> list[pd.DataFrame]:
@@ -248,11 +244,12 @@ def judgement(name: str, verdict: Verdict) -> str:
 
 
 def rates(networks: pd.DataFrame) -> pd.DataFrame:
-    """The share of every judgement by group, with its interval over sources; index column: n, networks."""
+    """The share of every judgement by group, a mean over learners with its interval; index column: n, networks."""
     tables = []
     for group, rows in networks.groupby("target", sort=False):
         for name in (REJECTED, "wrong") if group == CONTROLS else JUDGEMENTS:
-            share = rows["judged"].eq(name).groupby(rows["subject"]).mean()
+            learner = rows["subject"].map(lambda subject: ZOO.get(subject, (subject,))[0])
+            share = rows["judged"].eq(name).groupby(learner).mean()
             found = clustered(share.to_numpy(dtype=float))
             ends = {"low": [found.low], "high": [found.high]}
             tables.append(tidy([found.value], {"metric": [name]}, **ends, target=group, n=len(rows)))
@@ -260,7 +257,7 @@ def rates(networks: pd.DataFrame) -> pd.DataFrame:
 
 
 def clustered(shares: np.ndarray) -> Interval:
-    """The mean of sources' shares [sources], each of equally many policies, and its 95 % bootstrap interval over them.
+    """The mean of the shares of learners (or of controls) [n], and its 95 % bootstrap interval over them.
 
     Where all are 0 or all are 1 a bootstrap has no width: then the exact interval of so many single trials.
     """
@@ -309,7 +306,7 @@ def beside(
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     """Rates by group, and every source: whom its policies are called, what they leave of it, and the nearest rival."""
     networks, laws = tables["networks"], tables["laws"]
-    lines = [f"sources count from which every other rival stays {SEPARATE:.2g} nats away (95 % over sources)"]
+    lines = [f"sources count from which every other rival surely stays {SEPARATE:.2g} nats away (95 % over learners)"]
     for group, rows in tables["rates"].groupby("target", sort=False):
         found = ", ".join(f"{row.metric} {row.value:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rows.itertuples())
         lines.append(f"  {group} ({rows['n'].iloc[0]} policies): {found}")

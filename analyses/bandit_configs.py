@@ -10,8 +10,8 @@ from analyses.presets import Analysis, Preset
 
 
 @dataclass(frozen=True)
-class BanditSettings:
-    """Policies trained on Bernoulli bandits: everything that the analyses of their algorithms share."""
+class ImitationSettings:
+    """Policies that imitate on Bernoulli bandits: by Algorithm Distillation and by decision pretraining."""
 
     preset: Preset = "laptop"
     """smoke: seconds, no science; laptop: three small policies on two cores; paper: five, trained for longer."""
@@ -31,14 +31,20 @@ class BanditSettings:
     """Steps of decision pretraining: its labels say less each, one action instead of a law."""
     imitation_tasks: int = 64
     """Fresh tasks in each of either."""
-    reinforcement_steps: int = 600
-    """Roll-outs of reinforcement pretraining, each read in several clipped steps."""
-    reinforcement_tasks: int = 128
-    """Fresh tasks in each of them."""
     seeds: int = 3
     """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
     out: Path = Path("runs")
     """Folder for runs, tables and figures."""
+
+
+@dataclass(frozen=True)
+class BanditSettings(ImitationSettings):
+    """Policies trained on Bernoulli bandits: everything that the analyses of their algorithms share."""
+
+    reinforcement_steps: int = 600
+    """Roll-outs of reinforcement pretraining, each read in several clipped steps."""
+    reinforcement_tasks: int = 128
+    """Fresh tasks in each of them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class BehaviouralBattery(BanditSettings):
 
 
 @dataclass(frozen=True)
-class TwinTest(BanditSettings):
+class TwinTest(ImitationSettings):
     """Distilled Thompson sampling and decision pretraining have one optimum: one function, and one mechanism?"""
 
     contexts: int = 100
@@ -152,6 +158,8 @@ class AlgorithmZoo:
     """The largest learning rate, after warm-up."""
     contexts: int = 8
     """Designed contexts of every kind on which laws are compared; half of them are fitted to."""
+    separation_contexts: int = 60
+    """Others, on which sources are told from rivals beforehand."""
     seeds: int = 5
     """Policies of every source: seeds 0 ... seeds - 1 train side by side."""
     out: Path = Path("runs")
@@ -240,7 +248,8 @@ BANDIT_ANALYSES = {
                 "d_model": 8,
                 "steps": 3,
                 "batch_tasks": 6,
-                "contexts": 2,
+                "contexts": 4,
+                "separation_contexts": 4,
                 "seeds": 2,
             },
             "laptop": {},

@@ -28,7 +28,7 @@ PLANNING = ("bayes-optimal", "gittins")  # for a number of pulls: those of the h
 
 def collection_folder(task: str, config: Collection) -> Path:
     """Where the collection stands."""
-    return config.out or Path("runs") / "histories" / f"{task}-{config.learner}"
+    return config.out / "histories" / f"{task}-{config.learner}"
 
 
 def family(task: str, config: Collection) -> DecisionFamily:

@@ -12,8 +12,9 @@ usage: learnscope collect TASK [--learner NAME] [settings]
 Records whole training runs of a learner, one in each of many tasks: what Algorithm Distillation (arXiv 2210.14215)
 learns from. What was interrupted goes on; what is complete is read and drawn again. It leaves
 
-  <out>/config.json, shard-*.safetensors      the histories, as models/histories.py describes and reads them
-  <out>/figures/histories.png, .pdf, -*.csv   a picture of them, and the data behind it
+  <out>/histories/<task>-<learner>/
+    config.json, shard-*.safetensors      the histories, as models/histories.py describes and reads them
+    figures/histories.png, .pdf, -*.csv   a picture of them, and the data behind it
 
 tasks:
   bernoulli-bandit                         arms that are coins
@@ -79,8 +80,8 @@ class Collection:
     """Tasks that are acted in at once and stored in one file; fewer take less memory."""
     seed: int = 0
     """Of the tasks and of all that happens in them."""
-    out: Path | None = None
-    """Folder of the collection; None takes runs/histories/<task>-<learner>."""
+    out: Path = Path("runs")
+    """The collection goes into <out>/histories/<task>-<learner>."""
 
 
 @dataclass(frozen=True)

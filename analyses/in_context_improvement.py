@@ -20,13 +20,13 @@ from algorithms.acting import ActingLearner, follow
 from algorithms.bandit import LCB, UCB1, EmpiricalMean, PosteriorMean, Random, Thompson
 from algorithms.bayes_adaptive import Gittins
 from algorithms.fit_laws import kl
-from analyses.configs import BanditSettings, InContextImprovement
+from analyses.configs import BanditSettings, ImitationSettings, InContextImprovement
 from analyses.limits import at_least
 from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, in_batches, played, training_table
 from analyses.tables import select, tidy
 from models.policy_config import PolicyConfig, PolicyTraining
-from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement, mixed_laws
+from models.policy_sources import DecisionPretraining, Distillation, Reinforcement, mixed_laws
 from tasks.bandits import BanditFamily
 from tasks.decision import DecisionTasks
 from tasks.interaction import Interaction
@@ -57,11 +57,42 @@ def baselines(n_steps: int) -> dict[str, ActingLearner]:
     }
 
 
+def imitators(config: ImitationSettings) -> dict[str, PolicySubject]:
+    """The two whose optimum is Thompson's law, by name."""
+    family, n = _family(config), config.imitation_tasks
+    distillation = PolicyTraining(steps=config.imitation_steps, batch_tasks=n, tasks_at_once=DRAWN_TOGETHER * n)
+    pretraining = replace(distillation, steps=config.pretraining_steps)
+    lessons = {
+        DISTILLED: (distillation, Distillation(family, Thompson(), config.n_steps, "law")),
+        PRETRAINED: (pretraining, DecisionPretraining(family, config.n_steps)),
+    }
+    network = _network(config)
+    return {name: PolicySubject(name, network, *parts, config.seeds, config.out) for name, parts in lessons.items()}
+
+
 def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
-    """The three policies by name. Raises ConfigError for trials in which there is nothing to learn."""
-    at_least("n_steps", config.n_steps, 2, "as the first pull has nothing to go by")
-    family = BanditFamily(n_arms=config.n_arms)
-    plain = PolicyConfig(
+    """All three by name."""
+    n = config.reinforcement_tasks
+    acting = PolicyTraining(
+        "actor-critic",
+        config.reinforcement_steps,
+        batch_tasks=n,
+        tasks_at_once=n,
+        learning_rate=6e-3,
+        warmup=20,
+        epochs=EPOCHS,
+    )
+    network, tasks = replace(_network(config), critic=True), Reinforcement(_family(config), config.n_steps)
+    reinforced = PolicySubject(REINFORCED, network, acting, tasks, config.seeds, config.out)
+    return {**imitators(config), REINFORCED: reinforced}
+
+
+def _family(config: ImitationSettings) -> BanditFamily:
+    return BanditFamily(n_arms=config.n_arms)
+
+
+def _network(config: ImitationSettings) -> PolicyConfig:
+    return PolicyConfig(
         n_observations=1,
         n_actions=config.n_arms,
         n_ctx=config.n_steps,
@@ -72,18 +103,6 @@ def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
         reward_shift=0.5,
         reward_scale=0.5,
     )
-    n = config.imitation_tasks
-    imitation = PolicyTraining(steps=config.imitation_steps, batch_tasks=n, tasks_at_once=DRAWN_TOGETHER * n)
-    pretraining = replace(imitation, steps=config.pretraining_steps)
-    n, steps = config.reinforcement_tasks, config.reinforcement_steps
-    roll_outs = PolicyTraining("actor-critic", steps, batch_tasks=n, tasks_at_once=n, epochs=EPOCHS)
-    acting = replace(roll_outs, learning_rate=6e-3, warmup=20)
-    made: dict[str, tuple[PolicyConfig, PolicyTraining, PolicySource | Reinforcement]] = {
-        DISTILLED: (plain, imitation, Distillation(family, Thompson(), config.n_steps, "law")),
-        PRETRAINED: (plain, pretraining, DecisionPretraining(family, config.n_steps)),
-        REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),
-    }
-    return {name: PolicySubject(name, *parts, config.seeds, config.out) for name, parts in made.items()}
 
 
 def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:

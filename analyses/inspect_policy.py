@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from torch import Tensor
 
 from algorithms.fit_laws import law_divergence
 from analyses.examine_laws import LawExamination, examine_laws
-from analyses.policy_questions import BERNOULLI, POLICY_TASKS, policy_question
+from analyses.policy_questions import POLICY_TASKS, policy_question
 from analyses.policy_subjects import in_batches
 from models.artifacts import load_policy
 from models.config import ConfigError
 from models.foreign_policy import InspectablePolicy, require_causal
-from probes.calibration import confidence, shipped
 from probes.verdict import Finding, Relations, Verdict, tally
 from tasks.errors import require
 
@@ -62,7 +60,6 @@ def report(
     laws = in_batches(policy.laws, asked.history).double()
     n_fitting = len(asked.kinds) * (contexts // 2)
     found = examine_laws(laws, asked.history, asked.rivals, n_fitting=n_fitting, settings=asked.settings, progress=True)
-    counts = shipped("bandit") if task == BERNOULLI else None  # no others have been planted
     n_seeds, held_out = len(laws), asked.history.batch[1] - n_fitting
     seeds = list(range(n_seeds))
     between = law_divergence(laws, laws.roll(1, 0)).mean(-1) / found.floor
@@ -81,14 +78,12 @@ def report(
         "seed_disagreement": _number(between.nanmedian()) if n_seeds > 1 else None,
         "searches": [],
         "verdict": _plain(tally(found.verdicts)),
-        "seeds": [_seed(found, asked.kinds, seed, counts) for seed in seeds],
+        "seeds": [_seed(found, asked.kinds, seed) for seed in seeds],
     }
 
 
-def _seed(found: LawExamination, kinds: Sequence[str], seed: int, counts: pd.DataFrame | None) -> dict[str, Any]:
+def _seed(found: LawExamination, kinds: Sequence[str], seed: int) -> dict[str, Any]:
     verdict = found.verdicts[seed]
-    if counts is not None:
-        verdict = replace(verdict, confidence=confidence(verdict, counts))
     own = {"family": {"name": f"{', '.join(kinds)} contexts"}, "rivals": _rivals(found, [seed])}
     finding = asdict(_behaviour(found, verdict, seed))
     finding["seen"] = {name: {end: _number(x) for end, x in ends.items()} for name, ends in finding["seen"].items()}
@@ -141,5 +136,4 @@ def _number(value: float | Tensor) -> float | None:
 
 
 def _plain(verdict: Verdict) -> dict[str, Any]:
-    said = verdict.confidence and asdict(verdict.confidence)
-    return {"outcome": verdict.outcome, "learners": list(verdict.learners), "note": verdict.note, "confidence": said}
+    return {"outcome": verdict.outcome, "learners": list(verdict.learners), "note": verdict.note, "confidence": None}

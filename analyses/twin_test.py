@@ -29,7 +29,7 @@ from algorithms.bandit import Thompson
 from algorithms.fit_laws import kl
 from analyses.behavioural_battery import fading, kernels
 from analyses.configs import TwinTest
-from analyses.in_context_improvement import DISTILLED, PRETRAINED, Z95, subjects
+from analyses.in_context_improvement import Z95, imitators
 from analyses.limits import at_least
 from analyses.parallel import in_parallel
 from analyses.policy_probes import READ_OUT, Players, probed, steps, swapped, tidied
@@ -48,22 +48,25 @@ ANALYSIS = "twin-test"
 BETWEEN = "one of each"
 UNTRAINED = "untrained"
 PULLS = 16  # of every arm, in the contexts of influence kernels
-SWAPS = 90  # contexts: every swap is made with many random subspaces, too
+SWAPS = 30  # contexts of every kind: every swap is made with many random subspaces, too
 SWAPPED = ("posterior mean", "UCB index", "ln p*", "Q, step .4")
 
 
 def run(config: TwinTest) -> dict[str, pd.DataFrame]:
     """Tables function (KL by kind of context), influence, streams, increments (what the swapped probes read) and
     swaps. Raises ConfigError for fewer contexts than controls of all streams need."""
+    at_least("seeds", config.seeds, 2, "as pairs are of different seeds")
+    at_least("n_steps", config.n_steps, config.n_arms + 1, "as every arm is pulled before one is asked for")
     numbers = max(config.n_layers * config.d_model, len(SWAPPED) * config.n_arms)  # that are read at once
     at_least("contexts", config.contexts, numbers // len(KINDS) + 1, "as controls need more contexts than targets")
-    trained = {name: subject for name, subject in subjects(config).items() if name in (DISTILLED, PRETRAINED)}
+    trained = imitators(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
     twins = {name: subject.trained() for name, subject in trained.items()}
     history = designed(BanditFamily(n_arms=config.n_arms), config.n_steps, config.contexts, "twins")
     pulls = min(PULLS, (config.n_steps - 1) // config.n_arms)
     thompson = {"thompson": (Thompson(), [0])}
-    found, swaps = increments_and_swaps(twins, history)
+    turned = designed(BanditFamily(n_arms=config.n_arms), config.n_steps, SWAPS, "twins/swaps")
+    found, swaps = increments_and_swaps(twins, history, turned)
     tables = {
         "function": function(twins, history),
         "influence": kernels(
@@ -130,15 +133,14 @@ def streams(twins: Players, history: Interaction) -> pd.DataFrame:
     return tidied(tables)
 
 
-def increments_and_swaps(twins: Players, history: Interaction) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the streams add to counts, sums and means of each quantity, and how far swaps of it take logits, of contexts
-    and those in which one arm's rewards are turned over; see `analyses.policy_probes.swapped`. choice: Thompson's
-    likeliest arm in the other context is chosen."""
+def increments_and_swaps(twins: Players, history: Interaction, given: Interaction) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the streams add to counts, sums and means of each quantity in `history`, and how far swaps of it take logits
+    between `given` and the same with one arm's rewards turned over; see `analyses.policy_probes.swapped`. choice:
+    Thompson's likeliest arm in the other context is chosen."""
     times = steps(history.n_steps)
     base = bandit_base(history, times)
     quantities = {name: BANDIT_QUANTITIES[name] for name in SWAPPED}
     targets = learner_targets(quantities, history, times)
-    given = history.each(lambda x: x[:, :SWAPS])
     other = turned_over(given)
     choices = tuple(follow(Thompson(), h).laws[..., -1, :].argmax(-1) for h in (given, other))
     found, swaps = [], []
@@ -152,7 +154,7 @@ def increments_and_swaps(twins: Players, history: Interaction) -> tuple[pd.DataF
 
 
 def turned_over(history: Interaction) -> Interaction:
-    """The same pulls; the rewards of one arm, drawn anew for every task, are one less what they were."""
+    """The same pulls; the rewards of one arm, drawn anew for every task, are one minus what they were."""
     arm = (uniforms([0], "twins/arm", 0, history.batch[1]) * history.n_actions).long()
     return replace(history, reward=torch.where(history.action == arm[..., None], 1 - history.reward, history.reward))
 

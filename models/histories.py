@@ -72,7 +72,7 @@ def _setting(config: HistoryConfig, family: DecisionFamily, learner: ActingLearn
 def _require_same(folder: Path, setting: dict[str, Any]) -> None:
     """Raises ArtifactError, naming what differs, unless the folder is empty or holds a collection of this setting."""
     if not (folder / CONFIG).exists():
-        if any(path.is_file() and not path.name.startswith(".") for path in folder.glob("*")):
+        if any(not path.name.startswith(".") for path in folder.glob("*")):
             raise ArtifactError(f"{folder} holds other files; histories need a folder of their own")
         return
     stored = read_json(folder / CONFIG)

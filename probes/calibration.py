@@ -3,8 +3,7 @@
 An answer is described by its outcome, by its noise (what the nearest rival leaves unexplained) and by its margin (how
 many times as far the nearest rival that it excludes lies). The planted benchmarks (`learnscope run model-recovery` and
 `regression-recovery`) count, for every cell of that description, on how many networks whose algorithm is known the
-answer was right. The counts are kept in files beside this one, one for each bank of rivals. Those of policies are of
-policies distilled from known bandit learners (`learnscope run algorithm-zoo`), on the contexts that they learnt from.
+answer was right. The counts are kept in files beside this one, one for each bank of rivals.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from scipy import stats
 
 from probes.verdict import Confidence, Verdict
 
-# By what the networks learn from, in the layout of their tokens; policies by the kind of task that they act in.
-SHIPPED = {"reward": "calibration.csv", "label": "calibration-regression.csv", "bandit": "calibration-bandit.csv"}
+# By what the networks learn from, in the layout of their tokens.
+SHIPPED = {"reward": "calibration.csv", "label": "calibration-regression.csv"}
 NOISE = (1e-6, 1e-3, 5e-3, 0.02, 0.1)  # upper ends of the classes; the last one is open
 MARGIN = (16.0, 256.0)
 COLUMNS = ["outcome", "noise", "margin", "right", "n"]
@@ -56,5 +55,5 @@ def exact_share(right: int, n: int) -> Confidence | None:
 
 @cache
 def shipped(target: str = "reward") -> pd.DataFrame:
-    """The counts that came with this checkout, of networks that learn from rewards or labels, or act on bandits."""
+    """The counts that came with this checkout, of networks that learn from rewards or from labels."""
     return pd.read_csv(Path(__file__).with_name(SHIPPED[target]), usecols=COLUMNS)

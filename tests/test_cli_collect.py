@@ -35,8 +35,8 @@ def test_help_names_every_task(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_killed_collection_goes_on_and_is_drawn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, failure: Failure, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
-    command = [*TINY, "--keep-every", "2", "--tasks-per-shard", "2", "--out", str(out)]
+    out = tmp_path / "histories" / "dark-room-q-learning"
+    command = [*TINY, "--keep-every", "2", "--tasks-per-shard", "2", "--out", str(tmp_path)]
     made: list[int] = []
 
     def once(*arguments, **options):
@@ -97,8 +97,9 @@ def test_mistakes_get_one_line_and_leave_nothing(
 
 
 def test_folders_of_others_are_left_alone(failure: Failure, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
+    folder = tmp_path / "histories" / "dark-room-q-learning"
+    (folder / "notes").mkdir(parents=True)
     assert "holds other files; histories need a folder of their own" in failure([*TINY, "--out", str(tmp_path)])
-    (tmp_path / "config.json").write_text('{"model": "policy-transformer"}')
+    (folder / "config.json").write_text('{"model": "policy-transformer"}')
     assert "holds something other than histories" in failure([*TINY, "--out", str(tmp_path)])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "notes.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "notes"]

@@ -65,7 +65,7 @@ def test_rivals_are_those_of_inspect_and_sources_left_out_are_within_another_one
 
 
 def test_a_source_is_at_no_distance_from_its_own_family_and_from_those_that_contain_it() -> None:
-    found = separation(replace(SMOKE, rivals=(*SMOKE.rivals, "ucb"), contexts=4))
+    found = separation(replace(SMOKE, rivals=(*SMOKE.rivals, "ucb")))
     apart = found.set_index(["subject", "learner"])["value"]
     assert abs(apart["win-stay-lose-shift", "win-stay-lose-shift"]) < 1e-5
     assert abs(apart["empirical-mean", "empirical-mean"]) < 1e-5
@@ -77,9 +77,16 @@ def test_a_source_is_at_no_distance_from_its_own_family_and_from_those_that_cont
 def test_a_source_counts_from_a_distance_on_that_its_own_family_has_no_part_in() -> None:
     kls = [[0.0, 0.03, 0.5], [0.02, 0.0, SEPARATE], [0.3, 0.019, 0.0]]
     names = ["ucb", "exp3", "lcb"]
-    apart = tidy(kls, {"subject": ["ucb", "slow-exp3", "lcb"], "learner": names}, metric="kl")
+    place = {"subject": ["ucb", "slow-exp3", "lcb"], "learner": names}
+    apart = tidy(np.array(kls) + 0.1, place, low=kls, metric="kl")
     assert groups(apart) == {"ucb": COUNTED, "slow-exp3": COUNTED, "lcb": OTHERS}
     assert nearest(apart)["learner"].tolist() == ["exp3", "ucb", "exp3"]
+
+
+def test_kinds_of_one_learner_are_no_independent_trials() -> None:
+    rows = {"subject": ["exp3"] * 2 + ["slow-exp3"] * 2 + ["lcb"], "judged": ["assigned"] * 2 + ["wrong"] * 3}
+    table = rates(pd.DataFrame(rows).assign(target=COUNTED)).set_index("metric")
+    assert table.loc["assigned", "value"] == pytest.approx((0.5 + 0) / 2)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_intervals_are_over_sources() -> None:
 
 
 def test_untrained_policies_hardly_read_their_context_unless_made_sharp() -> None:
-    history = contexts(SMOKE)[0]
+    history = contexts(SMOKE, 4, "test")[0]
     spread = {name: policy.double().laws(history).std((1, 2)).mean() for name, (policy, _) in untrained(SMOKE).items()}
     assert spread[SHARP] > 5 * spread[UNTRAINED]
 
@@ -143,7 +150,7 @@ def test_tables_hold_every_policy_once(tables: Mapping[str, pd.DataFrame]) -> No
 
 
 def test_a_source_is_the_learner_at_the_zoos_constants() -> None:
-    history = contexts(SMOKE)[0]
+    history = contexts(SMOKE, 4, "test")[0]
     stay, shift = 0.8, 0.6
     law = follow(source(SMOKE, "win-stay-lose-shift"), history).laws
     again = law[0, 0, 1, history.action[0, 0, 0]]

@@ -88,6 +88,14 @@ def test_it_is_said_and_drawn(tables: Mapping[str, pd.DataFrame]) -> None:
     assert isinstance(twin_test.draw(tables), Figure)
 
 
-def test_too_few_contexts_for_the_controls() -> None:
-    with pytest.raises(ConfigError, match="contexts is 2; allowed: at least 7"):
-        run(replace(SMOKE, contexts=2))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"contexts": 2}, "contexts is 2; allowed: at least 7"),
+        ({"seeds": 1}, "seeds is 1; allowed: at least 2"),
+        ({"n_steps": 5}, "n_steps is 5; allowed: at least 6"),
+    ],
+)
+def test_settings_without_an_answer_are_refused_before_training(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run(replace(SMOKE, **settings))

@@ -48,5 +48,5 @@ def test_the_shipped_counts_are_whole(target):
     assert list(counts.columns) == COLUMNS
     assert not counts.duplicated(COLUMNS[:3]).any()
     assert (counts.right <= counts.n).all()
-    assert counts.n.sum() >= {"reward": 300, "label": 100, "bandit": 60}[target]
+    assert counts.n.sum() >= {"reward": 300, "label": 100}[target]
     assert isinstance(counts, pd.DataFrame)
