@@ -242,9 +242,9 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     rows = tables["improvement"]
     for name in rows["subject"].unique():
         own = select(rows, subject=name)
-        first, last = (select(own, metric=metric)["value"].median() for metric in ("first", "last"))
         gains = select(own, metric="improvement")
         gain, better = median_seed(gains), (gains["low"] > 0).sum()
+        first, last = (select(own, metric=metric, seed=gain["seed"])["value"].item() for metric in ("first", "last"))
         found = f"{gain['value']:+5.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}]"
         lines.append(f"  {name:25}{first:5.1f}{last:6.1f}   {found}   {better} of {len(gains)} improve")
     return "\n".join(lines)
