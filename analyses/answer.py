@@ -44,7 +44,7 @@ def render(report: dict[str, Any]) -> str:
         value, constants = _number(rival["disagreement"]), _constants(rival["constants"])
         free = rival["n_constants"]
         lines.append(f"{mark} {name:20}{value:>14}  {interval:20}{gap:>24}{free:>6}  {constants}".rstrip())
-    return "\n".join([*lines, "", *_answer(report), *_levels(report["seeds"])])
+    return "\n".join([*lines, "", *_answer(report), *_levels(report)])
 
 
 def _worth(subject: dict[str, Any]) -> str:
@@ -55,10 +55,12 @@ def _worth(subject: dict[str, Any]) -> str:
     return f"Skill:   over predicting zero {_number(_median(subject['skill']))}; {share:.1%} of the tasks diverge"
 
 
-def _levels(seeds: list[dict[str, Any]]) -> list[str]:
+def _levels(report: dict[str, Any]) -> list[str]:
     """Every finding on a network of one seed: the rivals that it speaks for most, and those that it speaks against."""
+    seeds = report["seeds"]
     if len(seeds) > 1:
-        return ["  The evidence differs by seed: --json lists it, --card draws it."]
+        drawn = "" if "information" in report["subject"] else ", --card draws it"
+        return [f"  The evidence differs by seed: --json lists it{drawn}."]
     lines, named = [""], seeds[0]["learners"]
     for level, findings in groupby(seeds[0]["findings"], key=lambda finding: finding["level"]):
         lines.append(f"{level} evidence")

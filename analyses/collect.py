@@ -71,7 +71,8 @@ def run(task: str, config: Collection) -> dict[str, pd.DataFrame]:
     histories = collect(setting, tasks, learner(config), collection_folder(task, config))
     size = config.size if isinstance(config, RoomCollection) else None
     tables = tabulated(histories.history, tasks_of(setting, tasks), size=size)
-    return {name: table.assign(analysis=task, learner=config.learner) for name, table in tables.items()}
+    facts = {"analysis": task, "learner": config.learner, "keep_every": config.keep_every}
+    return {name: table.assign(**facts) for name, table in tables.items()}
 
 
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
@@ -83,8 +84,10 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     first, last = (select(tasks, metric=metric)["value"] for metric in ("first", "last"))
     random, best = (select(curve, metric=metric)["value"].iloc[0] for metric in ("random", "optimal"))
     ends = f"[{last.quantile(0.1):.3g}, {last.quantile(0.9):.3g}]"
+    k = int(curve["keep_every"].iloc[0])
+    every = f", one of every {k} that were acted, and only these are counted" if k > 1 else ""
     lines = [
-        f"{curve['learner'].iloc[0]} in {curve['analysis'].iloc[0]}: {n_tasks} histories of {kept} {times}s",
+        f"{curve['learner'].iloc[0]} in {curve['analysis'].iloc[0]}: {n_tasks} histories of {kept} {times}s{every}",
         f"  {outcome}: {first.mean():.3g} in the first tenth, {last.mean():.3g} in the last (80 % of tasks: {ends})",
         f"  at random {random:.3g}, knowing the task {best:.3g}",
     ]

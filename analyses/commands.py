@@ -76,7 +76,8 @@ class Reproduce:
 class Inspect:
     """Compares a network with every rival learner on tasks of a family and says which one it runs.
 
-    The folder holds config.json and model.safetensors: P and Q, [seeds, layers, width, width], from here or elsewhere.
+    The folder holds config.json and model.safetensors: P and Q, [seeds, layers, width, width], from here or elsewhere;
+    or a policy from here, on bandits or decision problems of few states, not in rooms.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -91,7 +92,7 @@ class Inspect:
     rivals: Literal["linear", "all"] = "linear"
     """linear: learners whose values are linear in the query's features; all: softmax TD too, which is slower to fit."""
     card: Path | None = None
-    """Also draw the evidence card, one page (PNG, PDF and the data behind it), into this folder."""
+    """Also draw the evidence card, one page (PNG, PDF and the data behind it), into this folder; not of a policy."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object and nothing else."""
 

@@ -134,7 +134,7 @@ def render(comparison: Mapping[str, Any]) -> str:
         "seeds": [str(report["subject"]["seeds"]) for report in reports],
         "answer": [_said(report["verdict"]) for report in reports],
     }
-    width = max(24, *(len(text) for texts in facts.values() for text in texts)) + 2
+    width = max(32, *(len(text) for texts in facts.values() for text in texts)) + 2
     lines = [f"{name:27}" + "".join(f"{text:{width}}" for text in texts).rstrip() for name, texts in facts.items()]
     last = None
     for row in comparison["rivals"]:
@@ -167,7 +167,7 @@ def _facts(facts: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> li
         kinds = " and ".join(f"{name} ({kind_of(name)})" for name in facts["nearest"])
         lines.append(f"No learner is named for the {' and the '.join(silent)}. The nearest rivals are {kinds}.")
     elif facts["same_kind"] is None:
-        lines.append("The answers name learners of no kind that is told apart here: compare them by name.")
+        lines.append("The answers name learners of none of the kinds above: compare them by name.")
     elif facts["same_kind"]:
         lines.append(f"Both answers are of one kind: {facts['kinds'][0][0]}.")
     else:

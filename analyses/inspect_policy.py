@@ -51,6 +51,9 @@ def report(
     rivals: None for all of the task. Raises ConfigError for a policy that was made for something else, or one whose
     laws depend on what comes later.
     """
+    if not isinstance(policy, InspectablePolicy):
+        kind = type(policy).__name__
+        raise ConfigError(f"a {kind} has no laws to inspect; wrap it in models.foreign_policy.AdaptedPolicy")
     config = policy.config
     length = min(config.n_ctx, MOST_STEPS) if context_length is None else context_length
     if not 2 <= length <= config.n_ctx:

@@ -169,7 +169,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     n = int(tables["influence"]["pulls"].max())
     lines.append(f"shares of the newest and the oldest of {n} rewards of an arm, and what odds among others have of it")
     for name in tables["influence"]["subject"].unique():
-        lines.append(f"  {name:22}" + "".join(f"{x:7.3f}" for x in fading(tables["influence"], name, n)))
+        lines.append(f"  {name:22}" + "".join(f"{x:9.3f}" for x in fading(tables["influence"], name, n)))
     lines.append("share of a stream beyond counts, sums and means that another network's stream reads, by layer")
     read = select(tables["streams"], metric="read")
     for (target, reader), rows in read.groupby(["target", "learner"], sort=False):

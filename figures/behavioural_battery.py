@@ -22,7 +22,6 @@ SHOWN = {  # rivals whose memories differ in kind, by their colour
     "discounted-ucb": "#661100",
     "gradient-bandit": "#332288",
     "exp3": "#888888",
-    "win-stay-lose-shift": "#BBBBBB",
     "thompson": "#000000",
 }
 
@@ -74,7 +73,7 @@ def _fading(axes: Axes, influence: pd.DataFrame) -> None:
             axes.fill_between(shares.index, shares.min(axis=1), shares.max(axis=1), color=style["color"], alpha=0.2)
     n = influence["pulls"].iloc[0]
     axes.axhline(1 / n, color="0.8", lw=0.8, zorder=0)
-    axes.set(xlabel="later pulls of the same arm", ylabel="share of the influence", ylim=(-0.05, 0.5))
+    axes.set(xlabel="later pulls of the same arm", ylabel="share of the influence")
     axes.set_title(f"Which of {n} rewards of an arm move its odds, turned over?", fontsize=9)
     axes.legend(fontsize=6, ncols=2)
 

@@ -48,6 +48,12 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def _label(table: pd.DataFrame) -> str:
+    """Of the axis of time."""
+    k = int(table["keep_every"].iloc[0])
+    return _time(table) if k == 1 else f"{_time(table)}, of one in {k} that were kept"
+
+
 def _time(table: pd.DataFrame) -> str:
     return "episode" if "episode" in table else "step"
 
@@ -65,9 +71,7 @@ def _curve(axes: Axes, curve: pd.DataFrame) -> None:
     top = max(mean["high"].max(), select(curve, metric="optimal")["value"].iloc[0])
     low = min(0.0, mean["low"].min())
     axes.set_ylim(low, low + 1.3 * (top - low))  # room for the legend
-    axes.set(
-        xlabel=f"{time}, of those kept", ylabel="return of the episode" if time == "episode" else "reward per step"
-    )
+    axes.set(xlabel=_label(curve), ylabel="return of the episode" if time == "episode" else "reward per step")
     axes.set_title("What the source gets" + ("" if time == "episode" else ", by tenth of the history"))
     axes.legend(ncols=3, loc="upper left", fontsize=7)
 
@@ -91,7 +95,7 @@ def _raster(figure: Figure, axes: Axes, tables: Mapping[str, pd.DataFrame]) -> N
     sparse = (tables["tasks"]["metric"] == "found").any()
     order = "by their first reward" if sparse else "by what they bring in all"
     part = f"{shown} of {n_tasks} tasks" if shown < n_tasks else "tasks"
-    axes.set(xlabel=f"{time}, of those kept", ylabel=f"{part}, {order}", title="Every row is a task")
+    axes.set(xlabel=_label(rows), ylabel=f"{part}, {order}", title="Every row is a task")
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=30)
     bar.set_label("return of an episode" if time == "episode" else "reward per step")
     bar.outline.set_visible(False)
@@ -105,7 +109,7 @@ def _found(axes: Axes, curve: pd.DataFrame) -> None:
     ):
         rows = select(curve, metric=metric)
         axes.plot(rows[time], rows["value"], color=SOURCE, ls=style, label=label)
-    axes.set(xlabel=f"{time}, of those kept", ylabel="share of tasks", ylim=(0, 1.02), title="When is the goal found?")
+    axes.set(xlabel=_label(curve), ylabel="share of tasks", ylim=(0, 1.02), title="When is the goal found?")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(loc="lower right")
 
@@ -117,7 +121,7 @@ def _part(time: str) -> str:
 def _best_arm(axes: Axes, curve: pd.DataFrame) -> None:
     rows = select(curve, metric="best arm")
     axes.plot(rows["step"], rows["value"], color=SOURCE, lw=2, marker="o")
-    axes.set(xlabel="step, of those kept", ylabel="share of pulls", ylim=(0, 1))
+    axes.set(xlabel="step", ylabel="share of pulls", ylim=(0, 1))
     axes.set_title("Pulls of the arm that pays best, by tenth")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
 
@@ -140,7 +144,7 @@ def _rooms(figure: Figure, axes: Mapping[str, Axes], visits: pd.DataFrame) -> No
     if image is not None:
         panels = [axes[f"{target} {metric}"] for target in ROOMS for metric in ("first", "last")]
         bar = figure.colorbar(image, ax=panels, shrink=0.7, aspect=30, ticks=[0, 0.25, 1])
-        bar.set_label("visits, of the most visited cell's")
+        bar.set_label("visits, 1 the most visited cell's (root scale)")
         bar.outline.set_visible(False)
 
 

@@ -13,7 +13,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from models.policy_config import PolicyConfig
 
 DONE = "DONE"
 CARD = "README.md"
+NETWORK = ("config.json", "model.safetensors")  # what an inspection needs of a run
 
 
 def run_folder(out: Path, analysis: str, setting: dict[str, Any], seeds: Sequence[int]) -> Path:
@@ -37,14 +38,17 @@ def run_folder(out: Path, analysis: str, setting: dict[str, Any], seeds: Sequenc
     return out / analysis / f"{digest}-s{seeds[0]}-{seeds[-1]}"
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether DONE stands. Raises ArtifactError, naming the file, where a finished run has since been changed."""
+def is_complete(folder: Path, needed: Collection[str] | None = None) -> bool:
+    """Whether DONE stands. Raises ArtifactError, naming the file, where a finished run has since been changed: one of
+    those that are `needed`, by default any."""
     if not (folder / DONE).exists():
         return False
     checksums = read_json(folder / DONE)
     if not isinstance(checksums, dict):
         raise ArtifactError(f"{folder / DONE} holds no checksums, as a finished run's does; {remedy(folder)}")
     for name, checksum in checksums.items():
+        if needed is not None and name not in needed:
+            continue
         path = folder / name
         if not path.exists() or _checksum(path) != checksum:
             state = "is gone" if not path.exists() else "is not the file that the run wrote"
@@ -111,7 +115,7 @@ def load_policy(folder: Path) -> PolicyTransformer:
 
 def _load(folder: Path) -> Network | PolicyTransformer:
     read_config(folder)  # says what is missing before checksums are made
-    is_complete(folder)
+    is_complete(folder, NETWORK)
     return load(folder)
 
 

@@ -1,8 +1,13 @@
 """Policies from elsewhere: what an inspection needs of one, and an adapter for any HookedRootModule.
 
-    policy = AdaptedPolicy(module, PolicyShape(n_observations=1, n_actions=5, n_ctx=50, n_layers=2, d_model=32),
-                           tokens=my_tokens, read_out=lambda logits: logits[:, 1::2])
+    def tokens(history):  # of step t what was done and got at t - 1: a whole number below 11, 0 before the first
+        return torch.nn.functional.pad(2 * history.action + history.reward.long() + 1, (1, -1))
+
+    shape = PolicyShape(n_observations=1, n_actions=5, n_ctx=50, n_layers=2, d_model=32)
+    policy = AdaptedPolicy(module, shape, tokens=tokens, read_out=lambda logits: logits)
     analyses.inspect_policy.report(policy, "bernoulli-bandit")
+
+`history` holds action, reward and observation, each [tasks, steps]; `module` makes logits [tasks, steps, 5] of tokens.
 
 The module keeps its hooks, its precision and its weights: nothing of it is changed.
 """
