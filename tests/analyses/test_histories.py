@@ -136,6 +136,7 @@ def test_what_was_collected_is_drawn(family: GridFamily | MDPFamily, size: int |
     parts = [tasks.select(slice(0, 4)), tasks.select(slice(4, 6))]
     tables = tabulated(interact(Random(), tasks, 40, purpose="test"), parts, size=size)
     assert tables["tasks"]["task"].nunique() == 6
-    drawn = figure.draw({name: table.assign(analysis="task", learner="random", keep_every=1) for name, table in tables.items()})
+    facts = {"analysis": "task", "learner": "random", "keep_every": 1}
+    drawn = figure.draw({name: table.assign(**facts) for name, table in tables.items()})
     assert isinstance(drawn, Figure)
     assert len(drawn.axes) == panels + 1 + (size is not None)  # the colour bars
