@@ -62,12 +62,15 @@ def imitators(config: ImitationSettings) -> dict[str, PolicySubject]:
     family, n = _family(config), config.imitation_tasks
     distillation = PolicyTraining(steps=config.imitation_steps, batch_tasks=n, tasks_at_once=DRAWN_TOGETHER * n)
     pretraining = replace(distillation, steps=config.pretraining_steps)
-    lessons = {
+    lessons: dict[str, tuple[PolicyTraining, PolicySource]] = {
         DISTILLED: (distillation, Distillation(family, Thompson(), config.n_steps, "law")),
         PRETRAINED: (pretraining, DecisionPretraining(family, config.n_steps)),
     }
     network = _network(config)
-    return {name: PolicySubject(name, network, *parts, config.seeds, config.out) for name, parts in lessons.items()}
+    return {
+        name: PolicySubject(name, network, training, source, config.seeds, config.out)
+        for name, (training, source) in lessons.items()
+    }
 
 
 def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
