@@ -26,7 +26,7 @@ from analyses.parallel import in_parallel
 from analyses.policy_subjects import PolicySubject, in_batches, played, training_table
 from analyses.tables import select, tidy
 from models.policy_config import PolicyConfig, PolicyTraining
-from models.policy_sources import DecisionPretraining, Distillation, Reinforcement, mixed_laws
+from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement, mixed_laws
 from tasks.bandits import BanditFamily
 from tasks.decision import DecisionTasks
 from tasks.interaction import Interaction
