@@ -148,7 +148,7 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     once_each("sources", config.sources, tuple(ZOO))
     once_each("rivals", config.rivals, tuple(BANDIT))
     if len(config.rivals) < 2:
-        given = ", ".join(config.rivals)
+        given = ", ".join(map(repr, config.rivals))
         raise ConfigError(f"rivals is {given} alone; allowed: at least 2, as sources need another one")
     for name in ("contexts", "separation_contexts"):
         at_least(name, getattr(config, name), 2, "as half of them are fitted to")
