@@ -74,7 +74,7 @@ def imitators(config: ImitationSettings) -> dict[str, PolicySubject]:
 
 
 def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
-    """All three by name."""
+    """All three by name. Raises ConfigError for trials in which there is nothing to learn."""
     at_least("n_steps", config.n_steps, 2, "as the first pull has nothing to go by")
     n = config.reinforcement_tasks
     acting = PolicyTraining(
