@@ -255,6 +255,6 @@ BANDIT_ANALYSES = {
             "laptop": {},
             "paper": {"seeds": 10, "steps": 10_000, "batch_tasks": 64, "contexts": 16},
         },
-        {"smoke": "about 20 s", "laptop": "about 80 min", "paper": "not measured; hours"},
+        {"smoke": "about 20 s", "laptop": "about 50 min", "paper": "not measured; hours"},
     ),
 }

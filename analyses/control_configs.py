@@ -265,6 +265,6 @@ CONTROL_ANALYSES = {
                 "seeds": 5,
             },
         },
-        {"smoke": "about 20 s", "laptop": "about 25 min", "paper": "not measured; a GPU"},
+        {"smoke": "about 20 s", "laptop": "about 40 min", "paper": "not measured; a GPU"},
     ),
 }
