@@ -8,9 +8,10 @@ and in a control as all of them; decision pretraining (arXiv 2306.14892) learns 
 for as many episodes in the published rooms, with goals that no training task had. Goals are what is held out, and they
 are few: every interval is over goals (Student's), of means over the tasks of each.
 
-A small room has few goals to train on, and a network learns those by heart. So every training room numbers its cells in
-an order of its own: the source cannot tell the difference, and a network can only find out in context where it is and
-where the reward was. One more is distilled from rooms that all have one numbering, the published one.
+A small room has few goals to train on, and a network might learn those by heart. So every training room numbers its
+cells in an order of its own: the source cannot tell the difference, and a network can only find out in context where it
+is and where the reward was. One more is distilled from rooms that all have the published numbering; as it turned out,
+it does as well.
 """
 
 from __future__ import annotations
