@@ -37,11 +37,11 @@ from analyses.examine_laws import LEAST, LawExamination, examine_laws
 from analyses.in_context_improvement import Z95
 from analyses.limits import at_least, once_each
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches, training_table
+from analyses.policy_subjects import PolicySubject, bandit_network, in_batches, training_table
 from analyses.tables import select, tidy
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
-from models.policy_config import PolicyConfig, PolicyTraining
+from models.policy_config import PolicyTraining
 from models.policy_sources import LawDistillation, PolicySource, ShuffledRewards
 from probes.behaviour import Interval
 from probes.contexts import KINDS, designed
@@ -100,26 +100,11 @@ def subjects(config: AlgorithmZoo) -> dict[str, PolicySubject]:
         for name in config.sources
     }
     lessons |= {f"{name}, shuffled": ShuffledRewards(lessons[name]) for name in SHUFFLED if name in lessons}
-    network = architecture(config)
+    network = bandit_network(config)
     return {
         name: PolicySubject(name, network, training, lesson, config.seeds, config.out)
         for name, lesson in lessons.items()
     }
-
-
-def architecture(config: AlgorithmZoo) -> PolicyConfig:
-    """Of all policies alike."""
-    return PolicyConfig(
-        n_observations=1,
-        n_actions=config.n_arms,
-        n_ctx=config.n_steps,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        d_mlp=4 * config.d_model,
-        reward_shift=0.5,
-        reward_scale=0.5,
-    )
 
 
 def source(config: AlgorithmZoo, name: str) -> ActingLearner:
@@ -204,7 +189,7 @@ def groups(apart: pd.DataFrame) -> dict[str, str]:
 
 def untrained(config: AlgorithmZoo) -> dict[str, tuple[PolicyTransformer, list[int]]]:
     """Policies before training: as they begin, nearly uniform, and with larger read-outs."""
-    network, seeds = architecture(config), list(range(config.seeds))
+    network, seeds = bandit_network(config), list(range(config.seeds))
     first = initial_weights(network, seeds)
     sharp = first | {"W_U": SHARPER * first["W_U"]}
     return {name: (PolicyTransformer(network, w), seeds) for name, w in ((UNTRAINED, first), (SHARP, sharp))}

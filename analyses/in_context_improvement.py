@@ -23,9 +23,9 @@ from algorithms.fit_laws import kl
 from analyses.configs import BanditSettings, ImitationSettings, InContextImprovement
 from analyses.limits import at_least
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches, played, training_table
+from analyses.policy_subjects import PolicySubject, bandit_network, in_batches, played, training_table
 from analyses.tables import select, tidy
-from models.policy_config import PolicyConfig, PolicyTraining
+from models.policy_config import PolicyTraining
 from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement, mixed_laws
 from tasks.bandits import BanditFamily
 from tasks.decision import DecisionTasks
@@ -66,7 +66,7 @@ def imitators(config: ImitationSettings) -> dict[str, PolicySubject]:
         DISTILLED: (distillation, Distillation(family, Thompson(), config.n_steps, "law")),
         PRETRAINED: (pretraining, DecisionPretraining(family, config.n_steps)),
     }
-    network = _network(config)
+    network = bandit_network(config)
     return {
         name: PolicySubject(name, network, training, source, config.seeds, config.out)
         for name, (training, source) in lessons.items()
@@ -86,27 +86,13 @@ def subjects(config: BanditSettings) -> dict[str, PolicySubject]:
         warmup=20,
         epochs=EPOCHS,
     )
-    network, tasks = replace(_network(config), critic=True), Reinforcement(_family(config), config.n_steps)
+    network, tasks = replace(bandit_network(config), critic=True), Reinforcement(_family(config), config.n_steps)
     reinforced = PolicySubject(REINFORCED, network, acting, tasks, config.seeds, config.out)
     return {**imitators(config), REINFORCED: reinforced}
 
 
 def _family(config: ImitationSettings) -> BanditFamily:
     return BanditFamily(n_arms=config.n_arms)
-
-
-def _network(config: ImitationSettings) -> PolicyConfig:
-    return PolicyConfig(
-        n_observations=1,
-        n_actions=config.n_arms,
-        n_ctx=config.n_steps,
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        n_heads=config.n_heads,
-        d_mlp=4 * config.d_model,
-        reward_shift=0.5,
-        reward_scale=0.5,
-    )
 
 
 def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from algorithms.acting import ActingLearner, interact
+from analyses.configs import AlgorithmZoo, ImitationSettings
 from analyses.tables import tidy
 from models.artifacts import load_policy, run_folder
 from models.files import ArtifactError
@@ -53,6 +54,21 @@ class PolicySubject:
         if not seeds:
             raise ArtifactError(f"all seeds in {self.folder} diverged; lower the learning rate and run again")
         return load_policy(self.folder), seeds
+
+
+def bandit_network(config: ImitationSettings | AlgorithmZoo) -> PolicyConfig:
+    """Of policies on Bernoulli arms: one observation, rewards brought to -1 and 1."""
+    return PolicyConfig(
+        n_observations=1,
+        n_actions=config.n_arms,
+        n_ctx=config.n_steps,
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        n_heads=config.n_heads,
+        d_mlp=4 * config.d_model,
+        reward_shift=0.5,
+        reward_scale=0.5,
+    )
 
 
 def played(
