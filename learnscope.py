@@ -191,9 +191,11 @@ def require_device(name: str) -> None:
 def show_inspection(options: Inspect) -> None:
     read_config(options.folder)  # before libraries load, which takes seconds
     if options.task in get_args(PolicyTask):
-        given = {"--card": options.card, "--rivals": options.rivals != "linear", "--n-states": options.n_states != 10}
+        given = {"--rivals": options.rivals != "linear", "--n-states": options.n_states != 10}
         if unused := [flag for flag, used in given.items() if used]:
             raise UsageError(f"{unused[0]} is for networks that estimate values; leave it out for a policy")
+    elif options.horizon is not None:
+        raise UsageError("--horizon is for policies in rooms; leave it out for a network that estimates values")
     if sys.stderr.isatty():
         print("loading torch and transformer_lens", file=sys.stderr)
     from analyses.answer import render
@@ -203,17 +205,14 @@ def show_inspection(options: Inspect) -> None:
     sizes = {"n_states": options.n_states, "context_length": options.context_length}
     with redirect_stdout(sys.stderr):
         if options.task in get_args(PolicyTask):
-            report = inspect_policy(options.folder, options.task, context_length=options.context_length)
+            told = {"context_length": options.context_length, "horizon": options.horizon}
+            report = inspect_policy(options.folder, options.task, **told)
         else:
             report = inspect(options.folder, options.task, rivals=options.rivals, **sizes)
     print(json.dumps(report, indent=2, allow_nan=False) if options.json else render(report), flush=True)
     if options.card:
-        from analyses.evidence import card
-        from figures import evidence_card
-        from figures.save import save_figure
-
-        drawn = save_figure(evidence_card.draw, card(report), options.card, "evidence-card")
-        print(f"\ncard     {drawn[0]}", file=sys.stderr if options.json else sys.stdout)
+        drawn = _drawn_card(options.folder, report, options.card, policy=options.task in get_args(PolicyTask))
+        print(f"\ncard     {drawn}", file=sys.stderr if options.json else sys.stdout)
 
 
 def show_comparison(options: Compare) -> None:
@@ -230,8 +229,21 @@ def show_comparison(options: Compare) -> None:
         from figures import compare as picture
         from figures.save import save_figure
 
-        drawn = save_figure(picture.draw, card(comparison), options.card, "comparison")
+        drawn = save_figure(picture.draw, card(comparison["networks"]), options.card, "comparison")
         print(f"\ncard     {drawn[0]}", file=sys.stderr if options.json else sys.stdout)
+
+
+def _drawn_card(network: Path, report: dict[str, Any], folder: Path, *, policy: bool) -> Path:
+    """A policy has one level of evidence: its card is one panel of a comparison."""
+    from analyses import compare, evidence
+    from figures import compare as comparison
+    from figures import evidence_card
+    from figures.save import save_figure
+
+    if policy:
+        tables = compare.card([{"folder": str(network), "report": report}])
+        return save_figure(comparison.draw, tables, folder, "evidence-card")[0]
+    return save_figure(evidence_card.draw, evidence.card(report), folder, "evidence-card")[0]
 
 
 def _module(name: str) -> ModuleType:

@@ -71,7 +71,6 @@ def interact(
     seeds: Sequence[int] = (0,),
     purpose: str,
     index: int = 0,
-    progress: bool = False,
 ) -> Interaction:
     """The learner acts in every task for n_steps; see `tasks.rollout.roll_out`."""
     like = torch.zeros(environment.batch, device=environment.device)
@@ -89,7 +88,6 @@ def interact(
         purpose=purpose,
         index=index,
         hear=hear,
-        progress=progress,
     )
 
 

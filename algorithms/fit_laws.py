@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.acting import ActingLearner, follow
 from algorithms.acting_bank import acting_learner
 from algorithms.learner import Constant, constants
 from tasks.interaction import Interaction
+from tasks.progress import progress
 
 MAX_STEPS = 40
 SMALLEST_GAIN = 1e-6  # nats per step of the fit, below which it has arrived
@@ -73,7 +73,6 @@ def fit_laws(
     *,
     n_fitting: int,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    progress: bool = False,
 ) -> dict[str, LawFit]:
     """Fits the named rivals to the laws of a policy along a history, batch axes (seeds or 1, tasks).
 
@@ -85,7 +84,7 @@ def fit_laws(
         raise ValueError(f"{n_fitting} tasks to fit of {n_tasks}; allowed: 1 to {n_tasks - 1}, the others are held out")
     own = history.each(lambda x: x.expand(n_seeds, *x.shape[1:]))
     fits = {}
-    for name in tqdm(rivals, desc="fitting", unit="rival", disable=None if progress else True):
+    for name in progress(rivals, desc="fitting rivals", unit="rival"):
         told = (settings or {}).get(name, {})
         fits[name] = _fit(_Space(name, told), laws, own, n_fitting)
     return fits

@@ -146,7 +146,7 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     history, n_fitting = contexts(config, config.contexts, "zoo")
     laws = {name: in_batches(policy.double().laws, history) for name, (policy, _) in policies.items()}
     found = examine_laws(
-        torch.cat([*laws.values()]), history, config.rivals, n_fitting=n_fitting, settings=told(config), progress=True
+        torch.cat([*laws.values()]), history, config.rivals, n_fitting=n_fitting, settings=told(config)
     )
     who = [(name, seed) for name, (_, seeds) in policies.items() for seed in seeds]
     group = groups(apart)
@@ -166,7 +166,7 @@ def separation(config: AlgorithmZoo) -> pd.DataFrame:
     contexts; floor: from the best law that is always the same."""
     history, n_fitting = contexts(config, config.separation_contexts, "zoo/separation")
     laws = torch.cat([follow(source(config, name), history).laws for name in config.sources])
-    fits = fit_laws(laws, history, config.rivals, n_fitting=n_fitting, settings=told(config), progress=True)
+    fits = fit_laws(laws, history, config.rivals, n_fitting=n_fitting, settings=told(config))
     each = torch.stack([fits[name].kl for name in config.rivals], -2)
     kls, half = each.mean(-1), Z95 * each.std(-1) / each.shape[-1] ** 0.5
     floor = constant_law(laws, n_fitting).mean(-1)

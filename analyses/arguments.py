@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
 from dataclasses import asdict, fields
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
@@ -53,8 +55,8 @@ def parse(settings: type, arguments: list[str], prog: str, **options: Any) -> An
         message = " ".join(takewhile(_is_no_rule, lines[0 if _is_no_rule(lines[0]) else 1 :])).rstrip(".")
         raise UsageError(f"{message}. Hint: {prog} --help") from None
     for name, value in asdict(parsed).items():
-        if name in FOLDERS and value and value.exists() and not value.is_dir():
-            raise UsageError(f"{_flag(name)} is the file {value}; give a folder")
+        if name in FOLDERS and value:
+            _require_writable(_flag(name), value)
         if value == () and getattr(options.get("default", settings), name):
             raise UsageError(f"{_flag(name)} needs at least one value")
         for number in value if isinstance(value, tuple) else (value,):
@@ -68,6 +70,16 @@ def parse(settings: type, arguments: list[str], prog: str, **options: Any) -> An
         if parsed.n_tasks * parsed.seeds < 2:
             raise UsageError("--n-tasks is 1; intervals need at least 2, or more seeds")
     return parsed
+
+
+def _require_writable(flag: str, folder: Path) -> None:
+    """Raises UsageError where nothing could be written into a folder, or where it cannot be made."""
+    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not place.is_dir():
+        what = f"the file {place}" if place == folder else f"{folder}, and {place} is a file"
+        raise UsageError(f"{flag} is {what}; give a folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"{flag} is {folder}, and nothing can be written in {place}; give another folder")
 
 
 def given_values(settings: type, arguments: list[str], prog: str) -> dict[str, list[str]]:

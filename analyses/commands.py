@@ -11,7 +11,17 @@ import tyro
 from analyses.configs import Preset, Task
 
 ExampleTask = Literal["linear-regression", "unitary-autoregression", "orthogonal-autoregression", "haar-autoregression"]
-PolicyTask = Literal["bernoulli-bandit", "ring", "arrival-ring", "tree", "chain", "dense"]
+PolicyTask = Literal[
+    "bernoulli-bandit",
+    "ring",
+    "arrival-ring",
+    "tree",
+    "chain",
+    "dense",
+    "dark-room",
+    "dark-room-hard",
+    "key-to-door",
+]
 
 HELP = """\
 usage: learnscope COMMAND [options]
@@ -77,22 +87,25 @@ class Inspect:
     """Compares a network with every rival learner on tasks of a family and says which one it runs.
 
     The folder holds config.json and model.safetensors: P and Q, [seeds, layers, width, width], from here or elsewhere;
-    or a policy from here, on bandits or decision problems of few states, not in rooms.
+    or a policy from here, on bandits, decision problems of few states, or in rooms.
     """
 
     folder: tyro.conf.Positional[Path]
     """A run folder, or one of your own."""
     task: Task | ExampleTask | PolicyTask
     """Family of tasks; linear-regression for labelled examples (P, Q of width d + 1), autoregression for sequences,
-    for policies bernoulli-bandit, or a decision problem of few states: ring, arrival-ring, tree, chain, dense."""
+    for policies bernoulli-bandit, a decision problem of few states (ring, arrival-ring, tree, chain, dense), or a room
+    (dark-room, dark-room-hard, key-to-door)."""
     n_states: int = 10
     """States per task, of Markov reward processes."""
     context_length: int | None = None
     """Transitions, examples or steps in the context; None takes the papers' 30 or 20, of a policy's steps 50."""
+    horizon: int | None = None
+    """Steps of an episode, in rooms; None takes the published 20, of key-to-door 50."""
     rivals: Literal["linear", "all"] = "linear"
     """linear: learners whose values are linear in the query's features; all: softmax TD too, which is slower to fit."""
     card: Path | None = None
-    """Also draw the evidence card, one page (PNG, PDF and the data behind it), into this folder; not of a policy."""
+    """Also draw the evidence card, one page (PNG, PDF and the data behind it), into this folder."""
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object and nothing else."""
 

@@ -180,16 +180,22 @@ def _facts(facts: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> li
     return lines
 
 
-def card(comparison: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """The comparison as the table of its picture: rivals, a row per network and rival that was asked."""
-    tables = []
-    for place, network in enumerate(comparison["networks"]):
-        verdict, asked = network["report"]["verdict"], [row for row in comparison["rivals"] if row["leaves"][place]]
+def card(networks: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
+    """Networks, each its folder and report, as the tables of their picture: rivals, a row per network and rival that
+    was asked, and seeds, one for every seed of them."""
+    tables, seeds = [], []
+    told = rows([network["report"] for network in networks])
+    for place, network in enumerate(networks):
+        verdict, asked = network["report"]["verdict"], [row for row in told if row["leaves"][place]]
+        names = [row["learner"] for row in asked]
+        left = [[_float(seed["rivals"][name]["disagreement"]) for name in names] for seed in network["report"]["seeds"]]
+        axes = {"seed": range(len(left)), "learner": names}
+        seeds.append(tidy(left, axes, subject=network["folder"], metric="unexplained share").assign(place=place))
         ends = {end: [_float(row["leaves"][place][end]) for row in asked] for end in ("value", "low", "high")}
         tables.append(
             tidy(
                 ends["value"],
-                {"learner": [row["learner"] for row in asked]},
+                {"learner": names},
                 low=ends["low"],
                 high=ends["high"],
                 subject=network["folder"],
@@ -204,7 +210,7 @@ def card(comparison: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
                 fits_below=FITS,
             )
         )
-    return {"rivals": pd.concat(tables, ignore_index=True)}
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in (("rivals", tables), ("seeds", seeds))}
 
 
 def _float(value: float | None) -> float:

@@ -24,6 +24,9 @@ ControlObjective = Literal[
     "distilled from q-learning",
     "distilled from certainty-equivalence",
     "distilled from successor-representation",
+    "q-learning on random walks",
+    "certainty-equivalence on random walks",
+    "successor-representation on random walks",
     "reinforced",
 ]
 

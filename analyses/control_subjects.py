@@ -19,7 +19,7 @@ from analyses.configs import ControlSettings
 from analyses.limits import once_each
 from analyses.policy_subjects import PolicySubject
 from models.policy_config import PolicyConfig, PolicyTraining
-from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement
+from models.policy_sources import DecisionPretraining, Distillation, Following, PolicySource, Reinforcement
 from probes.policy_targets import GAMMA, PSEUDO_COUNT, STEP_SIZE
 from tasks.arrival import OnArrival
 from tasks.mdps import MDPFamily
@@ -46,7 +46,8 @@ def ring(config: ControlSettings) -> OnArrival:
 
 
 def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
-    """The policies by name: decision-pretrained on random walks, distilled from a source, reinforced.
+    """The policies by name: decision-pretrained on random walks, distilled from a source on its own or on random
+    walks, reinforced.
 
     Raises ConfigError for an objective that there is not, or that comes twice.
     """
@@ -70,6 +71,10 @@ def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
         PRETRAINED: (plain, imitation, DecisionPretraining(family, config.n_steps, Random(), GAMMA)),
         **{
             f"distilled from {name}": (plain, imitation, Distillation(family, learner, config.n_steps, "law"))
+            for name, learner in sources().items()
+        },
+        **{
+            f"{name} on random walks": (plain, imitation, Following(family, learner, Random(), config.n_steps))
             for name, learner in sources().items()
         },
         REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),

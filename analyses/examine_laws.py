@@ -57,10 +57,9 @@ def examine_laws(
     n_fitting: int,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     thresholds: Thresholds = THRESHOLDS,
-    progress: bool = False,
 ) -> LawExamination:
     """Fits the rivals to a policy's laws on the first n_fitting contexts of a history, decides on the others."""
-    fits = fit_laws(laws, history, rivals, n_fitting=n_fitting, settings=settings, progress=progress)
+    fits = fit_laws(laws, history, rivals, n_fitting=n_fitting, settings=settings)
     floor = constant_law(laws, n_fitting).mean(-1)
     floor = floor.where(floor >= LEAST, torch.nan)
     unexplained = {name: fit.kl / floor[:, None] for name, fit in fits.items()}

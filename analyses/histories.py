@@ -47,7 +47,7 @@ def tabulated(
     if size is not None:
         tables["visits"] = room_visits(history, size)
     elif not bandit:
-        tables["visits"] = visits(history.observation[0], torch.cat([ranks(part)[0] for part in parts]))
+        tables["visits"] = visits(history.next_observation[0], torch.cat([ranks(part)[0] for part in parts]))
     return tables
 
 
@@ -123,10 +123,10 @@ def raster(history: Interaction, horizon: int | None, *, sparse: bool) -> pd.Dat
     return tidy(in_blocks(x, n)[torch.from_numpy(order)], axes, metric=metric)
 
 
-def visits(where: Int[Tensor, "tasks steps"], number: Int[Tensor, "tasks states"]) -> pd.DataFrame:
-    """The share of steps in which the source is in the state with each number (column `place`, from 1): metrics
+def visits(reached: Int[Tensor, "tasks steps"], number: Int[Tensor, "tasks states"]) -> pd.DataFrame:
+    """The share of steps by which the source comes to the state with each number (column `place`, from 1): metrics
     first and last, of these tenths of the history."""
-    places = number.gather(-1, where.long())
+    places = number.gather(-1, reached.long())
     shares = [_share(part, number.shape[-1]) for part in _ends(places)]
     return tidy(torch.stack(shares), {"metric": ["first", "last"], "place": range(1, number.shape[-1] + 1)})
 

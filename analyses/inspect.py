@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.bank import bank_for
 from analyses import planted_regression, planted_values
@@ -29,6 +28,7 @@ from probes.example_weights import ExampleReading, read_example_weights
 from probes.verdict import Finding, Verdict, tally
 from probes.weights import WeightReading, read_weights
 from tasks.errors import require
+from tasks.progress import progress, ticking
 
 # Task, states, transitions and features of the planted value estimators: what their confidence holds for.
 PLANTED = ("boyan-chain", 10, 30, 4)
@@ -86,7 +86,7 @@ def report(
     deepest = (planted_regression if "label" in model.layout else planted_values).DEEPEST[subject.looped]
     shallow = subject.n_steps <= deepest
     counted = linear and shallow and as_planted and not representable and set(rivals) == bank_for(model.layout).keys()
-    with tqdm(total=2, unit="stage", desc="fitting rivals", disable=None, leave=False) as bar:
+    with progress(total=2, unit="stage", desc="fitting rivals") as bar, ticking(bar):
         examination = examine(
             subject,
             families,
@@ -96,8 +96,8 @@ def report(
             starts=weights and weights.starts(),
             rivals=rivals,
         )
+        bar.set_description_str("testing layers, weights and edits", refresh=False)
         bar.update()
-        bar.set_description("testing layers, weights and edits")
         verdicts = evidence(model, examination, weights, partial(prompts, families[0]), counted=counted)
     own = examination.rounds[0]
     comparison = own.comparison

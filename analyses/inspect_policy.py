@@ -27,15 +27,18 @@ CONTEXTS = 12  # of every kind; half of them are fitted to
 MOST_STEPS = 50
 
 
-def inspect_policy(folder: Path, task: str, *, context_length: int | None = None) -> dict[str, Any]:
+def inspect_policy(
+    folder: Path, task: str, *, context_length: int | None = None, horizon: int | None = None
+) -> dict[str, Any]:
     """The evidence and the verdict on the policy in a folder, as plain data.
 
-    context_length: steps of a context, at most the policy's own. Raises ConfigError or ArtifactError with one clear
-    line for an unknown task, a folder that holds no policy, or one that was made for something else.
+    context_length: steps of a context, at most the policy's own. horizon: steps of an episode in a room, None for the
+    published ones. Raises ConfigError or ArtifactError with one clear line for an unknown task, a folder that holds no
+    policy, or one that was made for something else.
     """
     require("task", task, POLICY_TASKS)
     policy = load_policy(folder)
-    return report(policy, task, context_length=context_length)
+    return report(policy, task, context_length=context_length, horizon=horizon)
 
 
 def report(
@@ -43,6 +46,7 @@ def report(
     task: str,
     *,
     context_length: int | None = None,
+    horizon: int | None = None,
     rivals: Sequence[str] | None = None,
     contexts: int = CONTEXTS,
 ) -> dict[str, Any]:
@@ -58,11 +62,11 @@ def report(
     length = min(config.n_ctx, MOST_STEPS) if context_length is None else context_length
     if not 2 <= length <= config.n_ctx:
         raise ConfigError(f"context_length is {length}; allowed: 2 to {config.n_ctx}, the steps that this policy sees")
-    asked = policy_question(task, config, length, contexts, rivals)
+    asked = policy_question(task, config, length, contexts, rivals, horizon)
     require_causal(policy, asked.history)
     laws = in_batches(policy.laws, asked.history).double()
     n_fitting = len(asked.kinds) * (contexts // 2)
-    found = examine_laws(laws, asked.history, asked.rivals, n_fitting=n_fitting, settings=asked.settings, progress=True)
+    found = examine_laws(laws, asked.history, asked.rivals, n_fitting=n_fitting, settings=asked.settings)
     n_seeds, held_out = len(laws), asked.history.batch[1] - n_fitting
     seeds = list(range(n_seeds))
     between = law_divergence(laws, laws.roll(1, 0)).mean(-1) / found.floor

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
@@ -18,10 +20,12 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from models.folder import ArtifactError
+from tasks.progress import noted, progress, ticking
 
 
 def in_parallel(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], title: str, unit: str) -> list[Any]:
-    """function(*job) of every job, in order, in up to `joblib.cpu_count()` processes under one progress bar.
+    """function(*job) of every job, in order, in up to `joblib.cpu_count()` processes under one progress bar,
+    beside which stands how far each of the running ones is.
 
     Each process computes on one thread, as such jobs cannot use more. What a job prints comes out, on standard error,
     when it is done. The processes end with this one when it is interrupted or terminated. Raises ArtifactError where
@@ -33,9 +37,11 @@ def in_parallel(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], t
     with (
         _termination_as_exit(),
         parallel_config("loky", n_jobs=n_processes, inner_max_num_threads=1),
-        tqdm(total=len(jobs), unit=unit, desc=title, disable=None) as bar,
+        TemporaryDirectory() as room,
+        progress(total=len(jobs), unit=unit, desc=title) as bar,
+        ticking(bar, lambda: "; ".join(filter(None, (note.read_text() for note in sorted(Path(room).iterdir()))))),
     ):
-        calls = (delayed(_heard)(function, job) for job in jobs)
+        calls = (delayed(_heard)(function, job, Path(room, f"{i:06}")) for i, job in enumerate(jobs))
         try:
             for said, result in Parallel(return_as="generator", batch_size=1)(calls):
                 if said:
@@ -50,9 +56,9 @@ def in_parallel(function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], t
     return results
 
 
-def _heard(function: Callable[..., Any], job: tuple[Any, ...]) -> tuple[str, Any]:
-    """What it has to say, and its result."""
-    with redirect_stderr(StringIO()) as said, redirect_stdout(said):
+def _heard(function: Callable[..., Any], job: tuple[Any, ...], note: Path) -> tuple[str, Any]:
+    """What it has to say, and its result; how far it is stands in the note meanwhile."""
+    with redirect_stderr(StringIO()) as said, redirect_stdout(said), noted(note):
         try:
             result = function(*job)
         except Exception as error:

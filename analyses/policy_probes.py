@@ -20,7 +20,6 @@ from dataclasses import replace
 
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from algorithms.acting import ActingLearner, follow
@@ -40,38 +39,17 @@ from analyses.probe_questions import (
     pairs,
     steps,
 )
+from analyses.swaps import Players, probed, swapped, tidied
 from analyses.tables import select, tidy
-from models.networks import initial_weights
 from models.policy import PolicyTransformer
 from models.policy_sources import optimal_laws
 from probes.carried_and_used import best, verdict
-from probes.increments import Increments, increments
-from probes.interchange import (
-    Edit,
-    at_steps,
-    interchanged_logits,
-    policy_stream,
-    probe_basis,
-    query_logits,
-    random_basis,
-    way_gone,
-    whole_memory,
-    whole_query,
-    within,
-)
+from probes.increments import Increments
 from probes.linear import ratio_table
-from probes.policy_targets import (
-    GAMMA,
-    STEP_SIZE,
-    Rows,
-)
-from tasks.interaction import Interaction
+from probes.policy_targets import GAMMA, STEP_SIZE
 from tasks.rollout import random_walk
 
 ANALYSIS = "policy-probes"
-N_RANDOM = 20  # subspaces: who goes farther than all of them does so by chance in one of 21
-READ_OUT = "read-out"  # the positive control: after the last layer it must take logits all the way
-
 # What a swap of each quantity should do, by the pair of contexts that differ in it.
 PAIRS = {
     "exchanged": ("transitions", "successors 0.9", "advantage 5"),
@@ -84,9 +62,6 @@ REFERENCES: dict[str, ActingLearner] = {
     "planner": PLANNER,
     "q-learning": QLearning(step_size=STEP_SIZE, gamma=GAMMA, initial=0.0),
 }
-
-Players = Mapping[str, tuple[PolicyTransformer, list[int]]]
-"""Policies by name, and the seeds of each."""
 
 
 def run(config: PolicyProbes) -> dict[str, pd.DataFrame]:
@@ -152,106 +127,15 @@ def bandit_increments(players: Players, config: PolicyProbes) -> list[pd.DataFra
     return [each.rows.assign(subject=name, task="bandit") for name, each in found.items()]
 
 
-def probed(
-    policy: PolicyTransformer,
-    seeds: Sequence[int],
-    history: Interaction,
-    times: Sequence[int],
-    base: Rows,
-    targets: Rows,
-) -> Increments:
-    """Increments with the columns of tidy tables; a layer's number is the depth, 0 the embedding."""
-    untrained = PolicyTransformer(policy.config, initial_weights(policy.config, seeds))
-    own, bare = (at_steps(policy_stream(each, history), times) for each in (policy, untrained))
-    rows = {name: target.flatten(0, 2) for name, target in targets.items()}
-    features = torch.cat([part.flatten(0, 2) for part in base.values()], -1)
-    task = torch.arange(history.batch[1]).repeat_interleave(len(times))
-    level = 1 - 0.05 / (policy.config.n_layers + 1)
-    found = increments(own, bare, features, rows, task, confidence_level=level)
-    table = found.rows.assign(seed=found.rows["position"].map(dict(enumerate(seeds)))).drop(columns="position")
-    return Increments(tidied([table]), found.coef)
-
-
 def interchange(
     policy: PolicyTransformer, seeds: Sequence[int], coef: Mapping[str, Tensor], contexts: Pairs
 ) -> pd.DataFrame:
-    """Of pairs of contexts between which the planner's choice differs, by layer and target ("everything", "memory": all
-    of the query, or of tokens before it): way, the share of it that logits go; random, with random subspaces, and the
-    farthest of them; beyond random, the paired difference; choice, how often it then chooses as a planner does in the
-    other context; unedited: in how many the policy's own choices are the planner's in both.
-    """
-    gap = policy.W_U.detach()[..., 1:] - policy.W_U.detach()[..., :1]
-    read_out = {READ_OUT: gap.expand(policy.config.n_layers + 1, -1, -1, -1)}
+    """The swaps of every pair of contexts, between which the planner's choice differs: see `analyses.swaps.swapped`."""
     tables = [
-        swapped(policy, seeds, *contexts[pair], {name: coef[name] for name in names} | read_out).assign(pair=pair)
+        swapped(policy, seeds, *contexts[pair], {name: coef[name] for name in names}).assign(pair=pair)
         for pair, names in PAIRS.items()
     ]
     return tidied(tables)
-
-
-def swapped(
-    policy: PolicyTransformer,
-    seeds: Sequence[int],
-    a: Interaction,
-    b: Interaction,
-    choices: tuple[Tensor, Tensor],
-    coef: Mapping[str, Tensor],
-) -> pd.DataFrame:
-    """The rows of one pair of contexts; see `interchange`."""
-    own, other, streams = query_logits(policy, a), query_logits(policy, b), policy_stream(policy, b)
-    both = torch.stack([x.argmax(-1) == choice for x, choice in zip((own, other), choices, strict=True)]).all(0)
-    level = 1 - 0.05 / (policy.config.n_layers + 1)
-    tables = [shares(both.double(), seeds, "unedited").assign(target="unedited", layer=0)]
-    for depth in range(1, policy.config.n_layers + 1):
-
-        def logits(edit: Edit, depth: int = depth) -> Tensor:
-            return interchanged_logits(policy, a, streams[depth], depth, edit)
-
-        for name, weights in coef.items():
-            query, read = streams[depth, :, :, -1], weights[depth].to(own)
-            basis = probe_basis(read, query)
-            edited = logits(within(basis))
-            placebo = (random_basis(basis, query, f"{name}/{depth}", i) for i in range(N_RANDOM))
-            draws = torch.stack([logits(within(each)) for each in placebo])
-            way, whole = way_gone(own, edited, other)
-            random = way_gone(own, draws, other)[0]
-            farthest = random.gather(0, random.sum(-1).argmax(0)[None, :, None].expand(1, *way.shape))[0]
-            average = random.mean(0)
-            found = {"way": way, "random": average, "beyond random": way - average, "farthest random": farthest}
-            rows = [ways(gone, whole, seeds, metric, level) for metric, gone in found.items()]
-            rows.append(shares((edited.argmax(-1) == choices[1]).double(), seeds, "choice"))
-            tables.append(pd.concat(rows, ignore_index=True).assign(target=name, layer=depth))
-        for name, edit in (("everything", whole_query), ("memory", whole_memory)):
-            edited = logits(edit)
-            way, whole = way_gone(own, edited, other)
-            rows = [ways(way, whole, seeds, "way", level)]
-            rows.append(shares((edited.argmax(-1) == choices[1]).double(), seeds, "choice"))
-            tables.append(pd.concat(rows, ignore_index=True).assign(target=name, layer=depth))
-    return pd.concat(tables, ignore_index=True)
-
-
-def ways(
-    gone: Float[Tensor, "seeds tasks"],
-    whole: Float[Tensor, "seeds tasks"],
-    seeds: Sequence[int],
-    metric: str,
-    level: float,
-) -> pd.DataFrame:
-    """Ratio of sums over tasks, per seed."""
-    table = ratio_table(gone.double()[..., None], whole.double()[..., None], ["way"], metric, confidence_level=level)
-    return table.drop(columns="target").rename(columns={"layer": "seed"}).assign(seed=list(seeds))
-
-
-def shares(hits: Float[Tensor, "seeds tasks"], seeds: Sequence[int], metric: str) -> pd.DataFrame:
-    """Means over tasks, per seed."""
-    return ways(hits, torch.ones_like(hits), seeds, metric, 0.95)
-
-
-def tidied(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Rows with the columns and types of all tables."""
-    rows = pd.concat(tables, ignore_index=True)
-    blank = tidy([], {"seed": []})
-    return pd.concat([blank, rows], ignore_index=True).astype(blank.dtypes.to_dict())
 
 
 def answers(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

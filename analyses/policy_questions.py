@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 from algorithms.acting import interact
-from algorithms.acting_bank import BANDIT, CONTROL
+from algorithms.acting_bank import BANDIT, CONTROL, NAVIGATION
 from algorithms.planning import CertaintyEquivalence
+from algorithms.predictive_maps import distances
 from models.config import ConfigError
 from models.foreign_policy import PolicyShape
 from models.policy_config import PolicyConfig
@@ -18,16 +19,20 @@ from tasks.arrival import OnArrival
 from tasks.bandits import BanditFamily
 from tasks.decision import DecisionFamily
 from tasks.errors import require
+from tasks.gridworlds import HORIZONS, MOVES, GridFamily, moves
 from tasks.interaction import Interaction, interleaved
 from tasks.mdps import SHAPES, MDPFamily
 
 BERNOULLI = "bernoulli-bandit"
-ARRIVAL = "arrival-ring"  # whose reward comes with the move that reaches the goal
-POLICY_TASKS = (BERNOULLI, *SHAPES, ARRIVAL)
+ARRIVAL = "arrival-ring"
+ROOMS = tuple(HORIZONS)
+ON_ARRIVAL = (ARRIVAL, "dark-room")  # their reward comes with the move that reaches the goal, whenever it does
+POLICY_TASKS = (BERNOULLI, *SHAPES, ARRIVAL, *ROOMS)
 # A policy that acts at random takes nothing from its context: that is told by itself.
 # Not asked on coins, either: planning for two arms alone, and Thompson's law for Gaussian rewards.
 BANDIT_RIVALS = tuple(name for name in BANDIT if name not in ("random", "bayes-optimal", "gaussian-thompson"))
 CONTROL_RIVALS = tuple(name for name in CONTROL if name != "random")
+ROOM_RIVALS = (*CONTROL_RIVALS, *NAVIGATION)
 PLANNERS = ("certainty-equivalence", "ucb-vi", "posterior-sampling")
 EXPLOITING = CertaintyEquivalence(n_sweeps=10, lapse=0.1)  # whose walks go where rewards were
 
@@ -43,14 +48,26 @@ class PolicyQuestion:
 
 
 def policy_question(
-    task: str, shape: PolicyConfig | PolicyShape, n_steps: int, n: int, rivals: Sequence[str] | None = None
+    task: str,
+    shape: PolicyConfig | PolicyShape,
+    n_steps: int,
+    n: int,
+    rivals: Sequence[str] | None = None,
+    horizon: int | None = None,
 ) -> PolicyQuestion:
-    """n contexts of every kind, in float64. `rivals` None are those of the task.
+    """n contexts of every kind, in float64. `rivals` None are those of the task; horizon: steps of an episode in a
+    room, None for the published ones.
 
-    Raises ConfigError for an unknown task, or one of other observations or actions than the policy's.
+    Raises ConfigError for an unknown task, one of other observations or actions than the policy's, or a horizon where
+    there is none to choose.
     """
     require("task", task, POLICY_TASKS)
-    question = (_bandit if task == BERNOULLI else partial(_control, task))(shape, n_steps, n)
+    if horizon is not None and task not in ROOMS:
+        raise ConfigError(f"horizon is {horizon}; allowed: None, only rooms ({', '.join(ROOMS)}) have one to choose")
+    if task == BERNOULLI:
+        question = _bandit(shape, n_steps, n)
+    else:
+        question = _control(task, _family(task, shape, horizon), shape, n_steps, n)
     history = question.history.each(lambda x: x.double() if x.is_floating_point() else x)
     asked = question.rivals if rivals is None else tuple(rivals)
     return PolicyQuestion(history, question.kinds, asked, question.settings)
@@ -75,17 +92,22 @@ def _fits(task: str, shape: PolicyConfig | PolicyShape) -> bool:
     return True
 
 
-def _family(task: str, shape: PolicyConfig | PolicyShape) -> DecisionFamily:
+def _family(task: str, shape: PolicyConfig | PolicyShape, horizon: int | None = None) -> DecisionFamily:
     if task == BERNOULLI:
         if shape.n_observations != 1:
             raise ConfigError(f"this policy tells {shape.n_observations} observations apart; {task} has one")
         return BanditFamily(n_arms=shape.n_actions)
+    sizes = f"{shape.n_observations} observations and {shape.n_actions} actions"
+    if task in ROOMS:
+        size = math.isqrt(shape.n_observations)
+        if size**2 != shape.n_observations or shape.n_actions != len(MOVES):
+            raise ConfigError(f"this policy knows {sizes}; a room has a square number of cells, and {len(MOVES)} moves")
+        return GridFamily(task, size, horizon=horizon)
     try:
         if task == ARRIVAL:
             return OnArrival(MDPFamily("ring", shape.n_observations, shape.n_actions, slip=(0.0, 0.0)))
         return MDPFamily(task, shape.n_observations, shape.n_actions)
     except ConfigError as error:
-        sizes = f"{shape.n_observations} observations and {shape.n_actions} actions"
         raise ConfigError(f"this policy knows {sizes}, which no {task} has: {error}") from error
 
 
@@ -95,11 +117,18 @@ def _bandit(shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQu
     return PolicyQuestion(history, contexts.KINDS, BANDIT_RIVALS, {"gittins": {"horizon": shape.n_ctx}})
 
 
-def _control(task: str, shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQuestion:
-    family = _family(task, shape)
-    kinds = tuple(kind for kind in control_contexts.KINDS if kind != "moved" or task == ARRIVAL)
+def _control(
+    task: str, family: DecisionFamily, shape: PolicyConfig | PolicyShape, n_steps: int, n: int
+) -> PolicyQuestion:
+    kinds = tuple(kind for kind in control_contexts.KINDS if kind != "moved" or task in ON_ARRIVAL)
     parts = [control_contexts.walk_of_kind(kind, family, n_steps, n, "inspect") for kind in kinds]
     own = interact(EXPLOITING, family.draw([0], "inspect", 1, n), n_steps, purpose="inspect/exploiting")
+    history = interleaved([*parts, own])
+    if task in ROOMS:
+        room = moves(math.isqrt(shape.n_observations))
+        across = 1 + int(distances(room).amax())
+        told = {**{name: {"n_sweeps": across} for name in PLANNERS}, "goal-inference": {"moves": room}}
+        return PolicyQuestion(history, (*kinds, "exploiting"), ROOM_RIVALS, told)
     # As many sweeps as there are states find whatever can be reached without passing a state twice.
     swept = {name: {"n_sweeps": shape.n_observations} for name in PLANNERS}
-    return PolicyQuestion(interleaved([*parts, own]), (*kinds, "exploiting"), CONTROL_RIVALS, swept)
+    return PolicyQuestion(history, (*kinds, "exploiting"), CONTROL_RIVALS, swept)

@@ -32,8 +32,9 @@ from analyses.configs import TwinTest
 from analyses.in_context_improvement import Z95, imitators
 from analyses.limits import at_least
 from analyses.parallel import in_parallel
-from analyses.policy_probes import READ_OUT, Players, probed, steps, swapped, tidied
 from analyses.policy_subjects import PolicySubject, in_batches
+from analyses.probe_questions import steps
+from analyses.swaps import Players, probed, swapped, tidied
 from analyses.tables import select, tidy
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
@@ -135,7 +136,7 @@ def streams(twins: Players, history: Interaction) -> pd.DataFrame:
 
 def increments_and_swaps(twins: Players, history: Interaction, given: Interaction) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the streams add to counts, sums and means of each quantity in `history`, and how far swaps of it take logits
-    between `given` and the same with one arm's rewards turned over; see `analyses.policy_probes.swapped`. choice:
+    between `given` and the same with one arm's rewards turned over; see `analyses.swaps.swapped`. choice:
     Thompson's likeliest arm in the other context is chosen."""
     times = steps(history.n_steps)
     base = bandit_base(history, times)
@@ -147,9 +148,7 @@ def increments_and_swaps(twins: Players, history: Interaction, given: Interactio
     for name, (policy, seeds) in twins.items():
         probes = probed(policy, seeds, history, times, base, targets)
         found.append(probes.rows.assign(subject=name))
-        gap = policy.W_U.detach()[..., 1:] - policy.W_U.detach()[..., :1]
-        coef = probes.coef | {READ_OUT: gap.expand(policy.config.n_layers + 1, -1, -1, -1)}
-        swaps.append(swapped(policy, seeds, given, other, (choices[0], choices[1]), coef).assign(subject=name))
+        swaps.append(swapped(policy, seeds, given, other, (choices[0], choices[1]), probes.coef).assign(subject=name))
     return tidied(found), tidied(swaps)
 
 

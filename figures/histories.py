@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from analyses.tables import select
 
@@ -43,6 +43,10 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
         _rooms(figure, axes, tables["visits"])
     elif "visits" in axes:
         _states(axes["visits"], tables["visits"])
+    for name in ("curve", "raster", "found", "best arm"):
+        if name in axes:
+            axes[name].xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes["raster"].yaxis.set_major_locator(MaxNLocator(integer=True))
     n_tasks = tables["tasks"]["task"].nunique()
     figure.suptitle(f"{curve['learner'].iloc[0]} in {curve['analysis'].iloc[0]}: {n_tasks} learning histories")
     return figure
@@ -154,5 +158,5 @@ def _states(axes: Axes, visits: pd.DataFrame) -> None:
         axes.bar(rows["place"] + shift, rows["value"], width=0.4, color=colour, label=f"{metric} tenth of the steps")
     axes.set_xticks(visits["place"].unique())
     axes.grid(False, axis="x")
-    axes.set(xlabel="state, by its optimal value (1: largest)", ylabel="share of steps", title="Where the source is")
+    axes.set(xlabel="state, by its optimal value (1: largest)", ylabel="share of steps", title="Where steps lead")
     axes.legend()

@@ -18,6 +18,9 @@ SUBJECTS = {
     "distilled from q-learning": "#0072B2",
     "distilled from certainty-equivalence": "#220066",
     "distilled from successor-representation": "#CC79A7",
+    "q-learning on random walks": "#56B4E9",
+    "certainty-equivalence on random walks": "#8877CC",
+    "successor-representation on random walks": "#E69FC0",
     "reinforced": "#D55E00",
     "distilled": "#0072B2",
 }
@@ -31,6 +34,9 @@ SHORT = {
     "distilled from q-learning": "from Q-learning",
     "distilled from certainty-equivalence": "from a planner",
     "distilled from successor-representation": "from SR",
+    "q-learning on random walks": "Q-learning's laws\non random walks",
+    "certainty-equivalence on random walks": "a planner's\non random walks",
+    "successor-representation on random walks": "SR's\non random walks",
 }
 WORDS = {
     "used": "used",

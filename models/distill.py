@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from algorithms.fit import one_thread, square_mean
 from algorithms.learner import Learner
@@ -25,6 +24,7 @@ from models.collapsed import layer_maps, moments
 from models.config import ConfigError, LinearTransformerConfig
 from models.linear import LinearTransformer, layout_of, xavier_normal
 from tasks.layout import Prompt, PromptSource
+from tasks.progress import progress
 from tasks.streams import normals
 
 STEPS_PER_CHUNK = 16  # their prompts are drawn at once: chunk i of a seed's stream is part of what a seed means
@@ -54,7 +54,7 @@ def distill(
     student = LinearTransformer(config, *xavier_normal(config, normals(seeds, "distil/init", 0, *shape)))
     optimizer = torch.optim.Adam(student.parameters(), lr=learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    with tqdm(total=steps, unit="step", desc="distilling", disable=None) as bar:
+    with progress(total=steps, unit="step", desc="distilling") as bar:
         for chunk in range(math.ceil(steps / STEPS_PER_CHUNK)):
             n_tasks = STEPS_PER_CHUNK * tasks_per_step
             drawn = source.fresh_prompt(seeds, "distil", chunk, n_tasks, context_length, layout)

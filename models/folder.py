@@ -21,6 +21,8 @@ CONFIGS: dict[str, type[AnyConfig]] = {
     PolicyConfig.MODEL: PolicyConfig,
 }
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SAVE = f"safetensors.torch.save_file(tensors, '{WEIGHTS}')"
+PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
 OURS = ("training.safetensors", "provenance.json")  # what only a run leaves behind
 
 
@@ -41,6 +43,9 @@ def read_config(folder: Path) -> AnyConfig:
     if missing:
         inside = min(folder.glob(f"*/{CONFIG}"), default=None)
         hint = f"did you mean {inside.parent}? {needed}" if inside else needed
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        if WEIGHTS in missing and pickles:
+            hint = f"{pickles[0]} looks like a pickle, which can run anything when read: save its tensors with {SAVE}"
         fix = remedy(folder) if is_run(folder) else hint
         raise ArtifactError(f"{folder} has no {' and no '.join(missing)}; {fix}")
     data = read_json(folder / CONFIG)

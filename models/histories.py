@@ -24,7 +24,6 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
-from tqdm import tqdm
 
 from algorithms.acting import ActingLearner, interact
 from algorithms.fit import one_thread
@@ -36,6 +35,7 @@ from models.policy_sources import Lesson
 from tasks.decision import DecisionFamily, DecisionTasks
 from tasks.errors import ConfigError
 from tasks.interaction import Interaction, Step
+from tasks.progress import progress
 from tasks.streams import uniforms
 
 STORED = {"observation": torch.int16, "action": torch.int16, "next_observation": torch.int16, "reward": torch.float32}
@@ -88,11 +88,11 @@ def _require_same(folder: Path, setting: dict[str, Any]) -> None:
 def _collect(config: HistoryConfig, family: DecisionFamily, learner: ActingLearner, folder: Path) -> None:
     started = time.time()
     rows = []
-    bar = tqdm(tasks_of(config, family), desc="histories", unit="shard", total=len(config.shards), disable=None)
-    for shard, tasks in enumerate(bar):
+    drawn = progress(tasks_of(config, family), desc="histories", unit="shard", total=len(config.shards))
+    for shard, tasks in enumerate(drawn):
         path = _shard(folder, shard)
         if not path.exists():
-            acting = {"seeds": [config.seed], "purpose": "histories/act", "index": shard, "progress": True}
+            acting = {"seeds": [config.seed], "purpose": "histories/act", "index": shard}
             kept = every_kth_episode(interact(learner, tasks, config.n_steps, **acting), config.keep_every)
             parts = {f.name: getattr(kept, f.name)[0] for f in fields(Step)}
             write_tensors(path, {name: x.to(STORED.get(name, x.dtype)) for name, x in parts.items()})
@@ -155,7 +155,11 @@ class Histories:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Algorithm Distillation from stored histories: windows of n_steps transitions, and the actions taken there."""
+    """Algorithm Distillation from stored histories: windows of n_steps transitions, and the actions taken there.
+
+    Of a window that is longer than its context a return-conditioned policy reads the first steps, and is told what the
+    others brought: so that episodes which begin in the context have their whole return.
+    """
 
     histories: Histories
     n_steps: int

@@ -77,7 +77,6 @@ def act(
     seeds: Sequence[int] = (0,),
     purpose: str,
     index: int = 0,
-    progress: bool = False,
 ) -> Interaction:
     """`algorithms.acting.interact` of a policy for at most n_ctx steps, faster. Raises ConfigError for more steps."""
     config = policy.config
@@ -93,5 +92,4 @@ def act(
         purpose=purpose,
         index=index,
         hear=actor.hear,
-        progress=progress,
     )

@@ -56,6 +56,24 @@ class Distillation:
 
 
 @dataclass(frozen=True)
+class Following:
+    """A learner's law along histories that another acted: where decision pretraining has the optimal action, its law.
+
+    With the same `actor` contexts are those of `DecisionPretraining`, bit by bit, and only the targets differ.
+    """
+
+    family: DecisionFamily
+    learner: ActingLearner
+    actor: ActingLearner
+    n_steps: int
+
+    def lesson(self, seeds: Sequence[int], index: int, n: int, device: str) -> Lesson:
+        tasks = self.family.draw(seeds, "train", index, n).to(device)
+        history = interact(self.actor, tasks, self.n_steps, seeds=seeds, purpose="train/context", index=index)
+        return history, follow(self.learner, history).laws
+
+
+@dataclass(frozen=True)
 class LawDistillation:
     """A learner's law wherever it may be asked, and not only where it leads itself.
 

@@ -23,6 +23,7 @@ from models.artifacts import mark_done, write_metrics, write_provenance
 from models.files import read_tensors, write_tensors
 from models.folder import AnyConfig, ArtifactError
 from models.networks import build
+from tasks.progress import progress
 
 CHECKPOINT = "training.safetensors"
 SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -64,7 +65,7 @@ class TrainingState:
         """
         last = time.monotonic()
         unit = self.UNIT.removesuffix("_count")
-        with tqdm(total=total, initial=self.progress, unit=unit, desc="training", disable=None) as bar:
+        with progress(total=total, initial=self.progress, unit=unit, desc="training") as bar:
             while self.progress < total:
                 yield self.progress
                 self.progress += 1

@@ -8,10 +8,10 @@ from dataclasses import fields
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm import tqdm
 
 from tasks.decision import Environment, drawn
 from tasks.interaction import Interaction, Step
+from tasks.progress import progress
 from tasks.streams import uniforms
 
 Law = Callable[[Int[Tensor, "*batch"]], Float[Tensor, "*batch actions"]]
@@ -27,7 +27,6 @@ def roll_out(
     purpose: str,
     index: int = 0,
     hear: Callable[[Step], None] = lambda step: None,
-    progress: bool = False,
 ) -> Interaction:
     """n_steps in every task, episode after episode; what is random is a function of (seed, purpose, index).
 
@@ -38,7 +37,7 @@ def roll_out(
     world = environment.reset(draws[:, n_steps, :, 0])
     age = torch.zeros_like(world)
     steps: list[Step] = []
-    for t in tqdm(range(n_steps), desc="acting", unit="step", disable=None if progress else True):
+    for t in progress(range(n_steps), desc="acting", unit="step"):
         seen, draw = environment.observe(world), draws[:, t]
         action = drawn(law(seen), draw[..., 0])
         after, reward, done = environment.step(world, action, draw[..., 1:3])

@@ -1,5 +1,6 @@
 """The command line, in-process: results on standard output, one clear line for every mistake, and quick help."""
 
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -101,6 +102,7 @@ def test_the_preset_gives_the_defaults_and_every_field_can_be_changed() -> None:
         (["run", "context-length", "--n-states", "2", "--min-states", "2"], "--n-states is 2, a chain needs at least"),
         (["run", "context-length", "--context-lengths"], "--context-lengths needs at least one value"),
         (["run", "context-length", "--out", __file__], "--out is the file"),
+        (["run", "context-length", "--out", f"{__file__}/runs"], "test_cli.py is a file; give a folder"),
         (["run", "context-length", "--n-tasks", "1"], "--n-tasks is 1; intervals need at least 2"),
         (["run", "td-probe", "--probe-tasks", "4"], "--probe-tasks is 4; it must be at least 5"),
         (["reproduce", "--device", "foo"], "--device is 'foo'"),
@@ -114,6 +116,14 @@ def test_the_preset_gives_the_defaults_and_every_field_can_be_changed() -> None:
 )
 def test_mistakes_get_one_line(failure: Failure, arguments: list[str], message: str) -> None:
     assert message in failure(arguments)
+
+
+def test_a_folder_that_cannot_be_written_is_named_first(
+    failure: Failure, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "access", lambda place, mode: False)
+    line = failure(["run", "td-emergence", "--out", str(tmp_path / "runs" / "mine")])
+    assert f"nothing can be written in {tmp_path}; give another folder" in line
 
 
 def test_figures_without_tables_say_what_makes_them(failure: Failure, tmp_path: Path) -> None:

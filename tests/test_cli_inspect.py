@@ -16,6 +16,7 @@ from torch import Tensor
 import analyses.inspect
 import learnscope
 import probes.interventions
+import tasks.progress
 from analyses import evidence
 from learnscope import main
 from models.artifacts import mark_done
@@ -99,6 +100,10 @@ def lose_weights_of_a_run(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "has no config.json; the folder of"),
         (lose_weights_of_a_run, r"has no model.safetensors; restore it, or delete \S+ and run again$"),
         (empty, "has no config.json and no model.safetensors; the folder of a network holds"),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "model.pt"),
+            r"has no model.safetensors; model.pt looks like a pickle, .* safetensors.torch.save_file\(tensors, ",
+        ),
         (nest, r"has no config.json and no model.safetensors; did you mean \S+/run\? the folder"),
         (each(lambda w: w.where(w == 0, torch.nan)), "model.safetensors: P has [0-9]+ NaN or infinite of 162 weights"),
         (
@@ -196,6 +201,7 @@ def test_inspect_shows_progress_at_a_terminal(
     save(tmp_path)
     monkeypatch.setattr(evidence, "TESTS", dict.fromkeys(evidence.TESTS, lambda *_: ()))  # edits take the most time
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(tasks.progress, "SECONDS_UNTIL_SHOWN", 0.0)
     assert main(["inspect", str(tmp_path), "--task", "loop", "--json"]) == 0
     captured = capsys.readouterr()
     assert all(stage in captured.err for stage in ("loading torch", "fitting rivals", "testing layers, weights"))

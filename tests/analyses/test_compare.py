@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from algorithms import acting_bank, bank
 from analyses import compare as module
@@ -30,7 +29,8 @@ def report(task: str, learners: list[str], **left: float | None) -> dict[str, An
     }
     subject = {"model": "policy-transformer", "n_layers": 2, "seeds": 3}
     outcome = "identified" if learners else "none"
-    return {"subject": subject, "task": task, "rivals": rivals, "verdict": {"outcome": outcome, "learners": learners}}
+    verdict = {"outcome": outcome, "learners": learners}
+    return {"subject": subject, "task": task, "rivals": rivals, "verdict": verdict, "seeds": [{"rivals": rivals}] * 3}
 
 
 VALUES = report("boyan-chain", ["td0"], td0=0.001, lstd=0.2, myopic=0.5, zero=1.0)
@@ -80,10 +80,17 @@ def test_it_is_told_in_two_columns() -> None:
 
 
 def test_it_is_drawn() -> None:
-    table = card(comparison(VALUES, POLICY))["rivals"]
-    assert table["named"].sum() == 2
-    assert table["value"].isna().sum() == 1
-    assert isinstance(draw({"rivals": table}), Figure)
+    tables = card(comparison(VALUES, POLICY)["networks"])
+    assert tables["rivals"]["named"].sum() == 2
+    assert tables["rivals"]["value"].isna().sum() == 1
+    assert len(tables["seeds"]) == 3 * len(tables["rivals"])
+    assert len(draw(tables).axes) == 2
+
+
+def test_a_policy_alone_is_one_panel() -> None:
+    tables = card([{"folder": "a", "report": POLICY}])
+    assert set(tables["rivals"]["learner"]) == {"sarsa", "certainty-equivalence", "monte-carlo-control"}
+    assert len(draw(tables).axes) == 1
 
 
 def folders(tmp_path: Path) -> list[Path]:

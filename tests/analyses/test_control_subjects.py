@@ -18,7 +18,8 @@ SMOKE = ANALYSES["policy-probes"].preset("smoke")
 
 def test_every_objective_has_one_network_and_its_own_folder() -> None:
     made = control_subjects(ControlSettings(objectives=get_args(ControlObjective)))
-    assert {*made} == {PRETRAINED, REINFORCED, *(f"distilled from {name}" for name in sources())}
+    taught = [how for name in sources() for how in (f"distilled from {name}", f"{name} on random walks")]
+    assert {*made} == {PRETRAINED, REINFORCED, *taught}
     assert len({subject.folder for subject in made.values()}) == len(made)
     assert len({subject.config for name, subject in made.items() if name != REINFORCED}) == 1
     assert made[REINFORCED].config.critic

@@ -10,7 +10,14 @@ from algorithms.acting_bank import acting_learner
 from analyses.answer import render
 from analyses.examine_laws import examine_laws
 from analyses.inspect_policy import report
-from analyses.policy_questions import CONTROL_RIVALS, POLICY_TASKS, fitting_tasks, policy_question
+from analyses.policy_questions import (
+    CONTROL_RIVALS,
+    POLICY_TASKS,
+    ROOM_RIVALS,
+    ROOMS,
+    fitting_tasks,
+    policy_question,
+)
 from models.config import ConfigError
 from models.foreign_policy import PolicyShape
 from models.networks import initial_weights
@@ -18,6 +25,7 @@ from models.policy import PolicyTransformer
 from models.policy_config import PolicyConfig
 from probes.contexts import KINDS, designed, skewed_laws
 from tasks.bandits import BanditFamily
+from tasks.gridworlds import moves
 
 FAMILY = BanditFamily(n_arms=3)
 RIVALS = ("random", "empirical-mean", "constant-step", "win-stay-lose-shift")
@@ -89,6 +97,8 @@ def shape(n_observations: int, n_actions: int) -> PolicyShape:
         ("tree", (7, 2), "7 observations and 2 actions, which no tree has: n_actions is 2; a tree has 3"),
         ("ring", (1, 5), "1 observations and 5 actions, which no ring has"),
         ("chian", (8, 3), "did you mean 'chain'"),
+        ("dark-room", (8, 5), "8 observations and 5 actions; a room has a square number of cells, and 5 moves"),
+        ("key-to-door", (9, 4), "9 observations and 4 actions; a room has"),
     ],
 )
 def test_a_task_of_other_sizes_is_refused(task: str, sizes: tuple[int, int], message: str) -> None:
@@ -102,6 +112,7 @@ def test_tasks_that_fit_are_found() -> None:
         (7, 2): ("ring", "chain", "dense", "arrival-ring"),
         (15, 3): ("tree", "chain", "dense"),
         (8, 3): ("chain", "dense"),
+        (9, 5): ("chain", "dense", "dark-room", "dark-room-hard", "key-to-door"),
     }
     assert {sizes: fitting_tasks(shape(*sizes)) for sizes in fits} == fits
     with pytest.raises(ConfigError, match="no task has 2 observations and 2 actions; name one of bernoulli-bandit"):
@@ -110,13 +121,30 @@ def test_tasks_that_fit_are_found() -> None:
 
 @pytest.mark.parametrize("task", [task for task in POLICY_TASKS if task != "bernoulli-bandit"])
 def test_walks_are_of_every_kind_and_visit_what_the_policy_knows(task: str) -> None:
-    sizes = {"ring": (5, 2), "arrival-ring": (5, 2), "tree": (7, 3), "chain": (5, 3), "dense": (4, 3)}[task]
+    sizes = {"ring": (5, 2), "arrival-ring": (5, 2), "tree": (7, 3), "chain": (5, 3)}.get(task, (4, 5))
     asked = policy_question(task, shape(*sizes), 12, 3)
     assert asked.history.batch == (1, 3 * len(asked.kinds))
     assert asked.history.n_observations == sizes[0]
     assert asked.history.reward.dtype == torch.float64
-    assert asked.rivals == CONTROL_RIVALS
-    assert asked.settings["ucb-vi"] == {"n_sweeps": sizes[0]}
+    assert asked.rivals == (ROOM_RIVALS if task in ROOMS else CONTROL_RIVALS)
+    assert asked.settings["ucb-vi"] == {"n_sweeps": 3 if task in ROOMS else sizes[0]}  # 2 x 2 cells
+
+
+def test_in_rooms_the_horizon_can_be_chosen_and_only_there() -> None:
+    asked = policy_question("dark-room", shape(9, 5), 12, 3, horizon=4)
+    assert torch.equal(asked.history.done.long().sum(-1), torch.full((1, 12), 3))
+    with pytest.raises(ConfigError, match="horizon is 4; allowed: None, only rooms"):
+        policy_question("ring", shape(5, 2), 12, 3, horizon=4)
+
+
+def test_who_knows_where_moves_lead_is_a_rival_in_rooms() -> None:
+    asked = policy_question("dark-room", shape(9, 5), 12, 4, rivals=("q-learning", "goal-inference"))
+    learner = acting_learner("goal-inference", {"temperature": 0.1}, moves=moves(3))
+    found = examine_laws(
+        follow(learner, asked.history).laws, asked.history, asked.rivals, n_fitting=8, settings=asked.settings
+    )
+    assert found.verdicts[0].learners == ("goal-inference",)
+    assert found.unexplained["goal-inference"].max() < 1e-4
 
 
 def test_who_exploits_meets_more_rewards_than_who_walks_at_random() -> None:

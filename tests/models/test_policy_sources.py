@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from algorithms.acting import follow, interact
-from algorithms.bandit import UCB
+from algorithms.bandit import UCB, Random
+from algorithms.control import QLearning
 from models.policy_sources import (
     DecisionPretraining,
     Distillation,
+    Following,
     LawDistillation,
     Reinforcement,
     ShuffledRewards,
@@ -23,7 +25,7 @@ from tasks.interaction import Step
 from tasks.mdps import MDPFamily
 
 ARMS, RING = BanditFamily(), MDPFamily("ring")
-SOFT_UCB = UCB()
+SOFT_UCB, SOFT_Q = UCB(), QLearning()
 
 
 def test_distilled_laws_are_those_by_which_the_source_acted() -> None:
@@ -96,6 +98,17 @@ def test_tasks_to_act_in_are_fresh_in_every_step() -> None:
     assert first.batch == (1, 3)
     means = [tasks.rewards for tasks in (first, second) if isinstance(tasks, DecisionTasks)]
     assert not torch.equal(*means)
+
+
+def test_following_has_the_contexts_of_decision_pretraining_and_a_learners_laws_as_targets() -> None:
+    source = Following(RING, SOFT_Q, Random(), 20)
+    history, laws = source.lesson([0, 1], 2, 5, "cpu")
+    same, _ = DecisionPretraining(RING, 20, Random()).lesson([0, 1], 2, 5, "cpu")
+    for name in ("observation", "action", "reward", "next_observation", "done"):
+        assert torch.equal(getattr(history, name), getattr(same, name))
+    torch.testing.assert_close(laws, follow(SOFT_Q, history).laws, rtol=0, atol=0)
+    own, _ = Distillation(RING, SOFT_Q, 20).lesson([0, 1], 2, 5, "cpu")
+    assert not torch.equal(own.action, history.action)
 
 
 def test_a_law_is_taught_on_histories_of_every_kind() -> None:
