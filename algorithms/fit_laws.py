@@ -21,7 +21,7 @@ from algorithms.acting import ActingLearner, follow
 from algorithms.acting_bank import acting_learner
 from algorithms.learner import Constant, constants
 from tasks.interaction import Interaction
-from tasks.progress import progress
+from tasks.progress import progress, ticking
 
 MAX_STEPS = 40
 SMALLEST_GAIN = 1e-6  # nats per step of the fit, below which it has arrived
@@ -84,9 +84,11 @@ def fit_laws(
         raise ValueError(f"{n_fitting} tasks to fit of {n_tasks}; allowed: 1 to {n_tasks - 1}, the others are held out")
     own = history.each(lambda x: x.expand(n_seeds, *x.shape[1:]))
     fits = {}
-    for name in progress(rivals, desc="fitting rivals", unit="rival"):
-        told = (settings or {}).get(name, {})
-        fits[name] = _fit(_Space(name, told), laws, own, n_fitting)
+    with progress(total=len(rivals), desc="fitting rivals", unit="rival") as bar, ticking(bar):
+        for name in rivals:
+            told = (settings or {}).get(name, {})
+            fits[name] = _fit(_Space(name, told), laws, own, n_fitting)
+            bar.update()
     return fits
 
 

@@ -33,8 +33,7 @@ from analyses.configs import AcrossEpisodes
 from analyses.histories import episode_returns, learning_curve
 from analyses.in_context_improvement import median_seed
 from analyses.limits import at_least
-from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, played, training_table
+from analyses.policy_subjects import PolicySubject, played, train_all, training_table
 from analyses.tables import select, tidy
 from models.artifacts import run_folder
 from models.histories import Recorded, collect, every_kth_episode
@@ -152,7 +151,7 @@ def run(config: AcrossEpisodes) -> dict[str, pd.DataFrame]:
     architecture(config)  # which raises before histories are collected, not after
     lessons = collected(config, training_rooms(config))
     trained = subjects(config, lessons, collected(config, family(config, "train")))
-    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    train_all(trained.values())
     tasks = rooms.draw([0], "test", 0, config.test_tasks)
     got = {name: (episode_returns(h, config.horizon), [0]) for name, h in baselines(config, tasks).items()}
     got["optimal"] = best_returns(tasks, config.horizon)[..., None].expand(-1, -1, config.episodes), [0]

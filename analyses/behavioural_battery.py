@@ -13,6 +13,7 @@ they extrapolate. Influences are therefore those of a coin's two sides, and no s
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,8 +30,7 @@ from algorithms.learner import constants
 from analyses.configs import BehaviouralBattery
 from analyses.in_context_improvement import Z95, subjects
 from analyses.limits import at_least
-from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject
+from analyses.policy_subjects import train_all
 from analyses.tables import select, tidy
 from models.policy import PolicyTransformer
 from probes.battery import BANDIT_TESTS, Test
@@ -62,7 +62,7 @@ def run(config: BehaviouralBattery) -> dict[str, pd.DataFrame]:
     """
     tests, pulls = asked(config)
     trained = subjects(config)
-    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    train_all(trained.values())
     policies = {name: subject.trained() for name, subject in trained.items()}
     known = sober(RIVALS, {"gittins": {"horizon": config.n_steps}})
     players: dict[str, tuple[Player, Sequence[int]]] = {**policies, **{name: (known[name], [0]) for name in known}}
@@ -196,17 +196,19 @@ def said_and_agreed(tables: Mapping[str, pd.DataFrame]) -> str:
     """The signs of median answers, a column per test, and by policy the rivals that surely have most of them, too."""
     told, agreed = tables["answers"], tables["agreement"]
     tests = list(told["target"].unique())
-    width = max(map(len, tests)) + 2
-    lines = [f"signs of the median answer, by test (+ and - from {SURE} nats, 0 up to {TIE}, ? between, . not asked)"]
-    lines.append(f"  {'':38}" + "".join(f"{test:>{width}}" for test in tests))
+    lines = [
+        f"signs of the median answer (+ and - from {SURE} nats, 0 up to {TIE}, ? between, . not asked), tests in order:"
+    ]
+    lines += textwrap.wrap("; ".join(tests), 118, initial_indent="  ", subsequent_indent="  ")
+    width = max(map(len, told["subject"].unique())) + 2
     for name in told["subject"].unique():
         middle = select(told, subject=name).groupby("target", sort=False)["value"].median()
-        lines.append(f"  {name:38}" + "".join(f"{sign:>{width}}" for sign in signs(middle[tests].to_numpy())))
+        lines.append(f"  {name:{width}}" + " ".join(signs(middle[tests].to_numpy())))
     lines.append("tests with the same sign as a rival's, median seed (of how many that can be told), the surest first")
     for name in told.loc[told["group"] == "policy", "subject"].unique():
         best = surest(select(agreed, subject=name))[:4].itertuples()
         shares = ", ".join(f"{row.Index} {row.agreement:.2f} ({row.compared:.0f})" for row in best)
-        lines.append(f"  {name:38}{shares or 'none that can be told'}")
+        lines.append(f"  {name:{width}}{shares or 'none that can be told'}")
     return "\n".join(lines)
 
 

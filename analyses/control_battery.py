@@ -1,7 +1,8 @@
 """What do policies trained on rings say where learners with, without and beside a model give different answers?
 
 As `analyses.behavioural_battery`, with the tests of `probes.ring_battery`: is the goal found from afar, does it matter
-whether paths or rewards were seen first, does the order of steps count, do repeats. Rivals plan with as many sweeps as
+whether paths or rewards were seen first, does the order of steps count, do repeats and counts, is a step worth what may
+follow or what did, and does a choice turn where goals move or states change places. Rivals plan with as many sweeps as
 there are states, and have the first constants of the bank, without lapses; but where they learn step by step the larger
 of its two step sizes, as the smaller hardly moves anything in so few steps.
 """
@@ -48,7 +49,8 @@ def run(config: ControlBattery) -> dict[str, pd.DataFrame]:
     Raises ConfigError for rings that are too small for the tests, and for fewer steps than any of them has, before
     anything is trained.
     """
-    tests = ring_tests(config.n_states)
+    told = ring_tests(config.n_states)
+    tests = {name: told[reading.test] for name, reading in RING_READINGS.items()}
     least_to_ask(tests.values(), config.n_steps)
     trained = control_subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")

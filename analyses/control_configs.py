@@ -28,6 +28,7 @@ ControlObjective = Literal[
     "certainty-equivalence on random walks",
     "successor-representation on random walks",
     "reinforced",
+    "reinforced after pretraining",
 ]
 
 

@@ -24,7 +24,7 @@ from probes.policy_targets import GAMMA, PSEUDO_COUNT, STEP_SIZE
 from tasks.arrival import OnArrival
 from tasks.mdps import MDPFamily
 
-PRETRAINED, REINFORCED = "decision-pretrained", "reinforced"
+PRETRAINED, REINFORCED, GONE_ON = "decision-pretrained", "reinforced", "reinforced after pretraining"
 N_ACTIONS = 2
 N_SWEEPS = 10  # a ring of 7 states is planned through in 4
 DRAWN_TOGETHER = 8  # batches of imitation
@@ -47,7 +47,7 @@ def ring(config: ControlSettings) -> OnArrival:
 
 def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
     """The policies by name: decision-pretrained on random walks, distilled from a source on its own or on random
-    walks, reinforced.
+    walks, reinforced from the start or after decision pretraining.
 
     Raises ConfigError for an objective that there is not, or that comes twice.
     """
@@ -79,5 +79,7 @@ def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
         },
         REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),
     }
-    once_each("objectives", config.objectives, tuple(made))
-    return {name: PolicySubject(name, *made[name], config.seeds, config.out) for name in config.objectives}
+    once_each("objectives", config.objectives, (*made, GONE_ON))
+    subjects = {name: PolicySubject(name, *how, config.seeds, config.out) for name, how in made.items()}
+    subjects[GONE_ON] = replace(subjects[REINFORCED], name=GONE_ON, start_from=subjects[PRETRAINED])
+    return {name: subjects[name] for name in config.objectives}

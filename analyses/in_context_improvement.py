@@ -22,8 +22,7 @@ from algorithms.bayes_adaptive import Gittins
 from algorithms.fit_laws import kl
 from analyses.configs import BanditSettings, ImitationSettings, InContextImprovement
 from analyses.limits import at_least
-from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, bandit_network, in_batches, played, training_table
+from analyses.policy_subjects import PolicySubject, bandit_network, in_batches, played, train_all, training_table
 from analyses.tables import select, tidy
 from models.policy_config import PolicyTraining
 from models.policy_sources import DecisionPretraining, Distillation, PolicySource, Reinforcement, mixed_laws
@@ -103,7 +102,7 @@ def run(config: InContextImprovement) -> dict[str, pd.DataFrame]:
     """
     at_least("test_tasks", config.test_tasks, 2, "as intervals are over tasks")
     trained = subjects(config)
-    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    train_all(trained.values())
     players = {name: subject.trained() for name, subject in trained.items()}
     tasks = BanditFamily(n_arms=config.n_arms).draw([0], "test", 0, config.test_tasks)
     histories = {name: played(policy, tasks, config.n_steps, seeds) for name, (policy, seeds) in players.items()}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algorithms.fit_laws import law_divergence
 from analyses.examine_laws import LawExamination, examine_laws
-from analyses.policy_questions import POLICY_TASKS, policy_question
+from analyses.policy_questions import POLICY_TASKS, ROOMS, policy_question
 from analyses.policy_subjects import in_batches
 from models.artifacts import load_policy
 from models.config import ConfigError
@@ -24,6 +24,7 @@ from probes.verdict import Finding, Relations, Verdict, tally
 from tasks.errors import require
 
 CONTEXTS = 12  # of every kind; half of them are fitted to
+CONTEXTS_IN_ROOMS = 6  # where every step takes longer
 MOST_STEPS = 50
 
 
@@ -48,12 +49,12 @@ def report(
     context_length: int | None = None,
     horizon: int | None = None,
     rivals: Sequence[str] | None = None,
-    contexts: int = CONTEXTS,
+    contexts: int | None = None,
 ) -> dict[str, Any]:
     """Plain data that JSON can hold; see `analyses.inspect.report`. Any policy will do that has laws and a shape.
 
-    rivals: None for all of the task. Raises ConfigError for a policy that was made for something else, or one whose
-    laws depend on what comes later.
+    rivals: None for all of the task. contexts: of every kind, half of them fitted to. Raises ConfigError for a policy
+    that was made for something else, or one whose laws depend on what comes later.
     """
     if not isinstance(policy, InspectablePolicy):
         kind = type(policy).__name__
@@ -62,6 +63,7 @@ def report(
     length = min(config.n_ctx, MOST_STEPS) if context_length is None else context_length
     if not 2 <= length <= config.n_ctx:
         raise ConfigError(f"context_length is {length}; allowed: 2 to {config.n_ctx}, the steps that this policy sees")
+    contexts = contexts or (CONTEXTS_IN_ROOMS if task in ROOMS else CONTEXTS)
     asked = policy_question(task, config, length, contexts, rivals, horizon)
     require_causal(policy, asked.history)
     laws = in_batches(policy.laws, asked.history).double()

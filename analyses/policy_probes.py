@@ -28,7 +28,7 @@ from analyses.configs import PolicyProbes
 from analyses.control_subjects import control_subjects, ring
 from analyses.in_context_improvement import subjects as bandit_subjects
 from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject
+from analyses.policy_subjects import PolicySubject, train_all
 from analyses.probe_questions import (
     PLANNER,
     Pairs,
@@ -71,21 +71,18 @@ def run(config: PolicyProbes) -> dict[str, pd.DataFrame]:
     Raises ConfigError for settings without an answer, before anything is trained.
     """
     enough_to_probe(config)
-    contexts = pairs(config)
+    pairs(config)
     control = control_subjects(config)
     bandits = bandit_subjects(bandit_settings(config)) if config.bandits else {}
-    in_parallel(PolicySubject.train, [(s,) for s in (*control.values(), *bandits.values())], "training", "policy")
-    players = {name: subject.trained() for name, subject in control.items()}
-    tables: dict[str, list[pd.DataFrame]] = {"ability": [ability(players, config)], "increments": [], "interchange": []}
-    for name, (policy, seeds) in players.items():
-        found = control_increments(policy, seeds, config)
-        tables["increments"] += [each.rows.assign(subject=name, task="ring") for each in found]
-        coef = {target: read for each in found for target, read in each.coef.items()}
-        tables["interchange"].append(interchange(policy, seeds, coef, contexts).assign(subject=name))
-    tables["increments"] += bandit_increments({name: subject.trained() for name, subject in bandits.items()}, config)
-    whole = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
-    whole["answers"] = answers(whole)
-    return {name: table.assign(analysis=ANALYSIS) for name, table in whole.items()}
+    train_all([*control.values(), *bandits.values()])
+    found = in_parallel(probed_and_swapped, [(each, config) for each in control.values()], "probing", "policy")
+    found += in_parallel(probed_on_arms, [(each, config) for each in bandits.values()], "probing", "bandit policy")
+    tables = {
+        "ability": ability({name: subject.trained() for name, subject in control.items()}, config),
+        **{name: pd.concat([each[name] for each in found if name in each]) for name in ("increments", "interchange")},
+    }
+    tables["answers"] = answers(tables)
+    return {name: table.reset_index(drop=True).assign(analysis=ANALYSIS) for name, table in tables.items()}
 
 
 def ability(players: Players, config: PolicyProbes) -> pd.DataFrame:
@@ -118,13 +115,28 @@ def control_increments(policy: PolicyTransformer, seeds: Sequence[int], config: 
     return [probed(policy, seeds, history, steps(history.n_steps), *each) for each in asked]
 
 
-def bandit_increments(players: Players, config: PolicyProbes) -> list[pd.DataFrame]:
-    """A table per policy, see `bandit_questions`."""
-    if not players:
-        return []
+def probed_and_swapped(subject: PolicySubject, config: PolicyProbes) -> dict[str, pd.DataFrame]:
+    """Increments and interchange of a policy on rings."""
+    policy, seeds = subject.trained()
+    found = control_increments(policy, seeds, config)
+    increments = pd.concat([each.rows for each in found]).assign(subject=subject.name, task="ring")
+    coef = {target: read for each in found for target, read in each.coef.items()}
+    return {
+        "increments": increments,
+        "interchange": interchange(policy, seeds, coef, pairs(config)).assign(subject=subject.name),
+    }
+
+
+def probed_on_arms(subject: PolicySubject, config: PolicyProbes) -> dict[str, pd.DataFrame]:
+    """Increments of a policy on bandits."""
+    rows = bandit_increments(*subject.trained(), config)
+    return {"increments": rows.assign(subject=subject.name, task="bandit")}
+
+
+def bandit_increments(policy: PolicyTransformer, seeds: Sequence[int], config: PolicyProbes) -> pd.DataFrame:
+    """Of all quantities, see `bandit_questions`."""
     history, *asked = bandit_questions(config, config.test_tasks // 3)
-    found = {name: probed(*player, history, steps(history.n_steps), *asked) for name, player in players.items()}
-    return [each.rows.assign(subject=name, task="bandit") for name, each in found.items()]
+    return probed(policy, seeds, history, steps(history.n_steps), *asked).rows
 
 
 def interchange(
@@ -177,7 +189,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     late = select(tables["ability"], metric="late")
     lines = ["optimal choices in the second half of uniform walks in new rings (median seed; a coin: .5)"]
     for name in late["subject"].unique():
-        lines.append(f"  {name:40}{select(late, subject=name)['value'].median():.2f}")
+        lines.append(f"  {name:42}{select(late, subject=name)['value'].median():.2f}")
     lines.append(
         "what policies carry and use: seeds by verdict; medians: R² beyond an untrained network, way beyond random "
         "subspaces, pairs in which both choices are the planner's"
@@ -187,7 +199,7 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
         words = select(own, metric="used")["verdict"].value_counts()
         tally = ", ".join(f"{word} {n}" for word, n in words.items())
         numbers = (select(own, metric=metric)["value"].median() for metric in ("decodable", "used", "able"))
-        lines.append(f"  {subject:40}{target:16}{pair:10}" + "".join(f"{x:6.2f}" for x in numbers) + f"   {tally}")
+        lines.append(f"  {subject:42}{target:16}{pair:10}" + "".join(f"{x:6.2f}" for x in numbers) + f"   {tally}")
     bandit = select(tables["increments"], task="bandit", metric="beyond untrained")
     if len(bandit):
         lines.append(

@@ -10,7 +10,6 @@ from typing import Any
 from algorithms.acting import interact
 from algorithms.acting_bank import BANDIT, CONTROL, NAVIGATION
 from algorithms.planning import CertaintyEquivalence
-from algorithms.predictive_maps import distances
 from models.config import ConfigError
 from models.foreign_policy import PolicyShape
 from models.policy_config import PolicyConfig
@@ -32,8 +31,9 @@ POLICY_TASKS = (BERNOULLI, *SHAPES, ARRIVAL, *ROOMS)
 # Not asked on coins, either: planning for two arms alone, and Thompson's law for Gaussian rewards.
 BANDIT_RIVALS = tuple(name for name in BANDIT if name not in ("random", "bayes-optimal", "gaussian-thompson"))
 CONTROL_RIVALS = tuple(name for name in CONTROL if name != "random")
-ROOM_RIVALS = (*CONTROL_RIVALS, *NAVIGATION)
 PLANNERS = ("certainty-equivalence", "ucb-vi", "posterior-sampling")
+# In a room moves are always the same: who plans need not learn where they lead.
+ROOM_RIVALS = (*(name for name in CONTROL_RIVALS if name not in PLANNERS), *NAVIGATION)
 EXPLOITING = CertaintyEquivalence(n_sweeps=10, lapse=0.1)  # whose walks go where rewards were
 
 
@@ -125,9 +125,7 @@ def _control(
     own = interact(EXPLOITING, family.draw([0], "inspect", 1, n), n_steps, purpose="inspect/exploiting")
     history = interleaved([*parts, own])
     if task in ROOMS:
-        room = moves(math.isqrt(shape.n_observations))
-        across = 1 + int(distances(room).amax())
-        told = {**{name: {"n_sweeps": across} for name in PLANNERS}, "goal-inference": {"moves": room}}
+        told = {"goal-inference": {"moves": moves(math.isqrt(shape.n_observations))}}
         return PolicyQuestion(history, (*kinds, "exploiting"), ROOM_RIVALS, told)
     # As many sweeps as there are states find whatever can be reached without passing a state twice.
     swept = {name: {"n_sweeps": shape.n_observations} for name in PLANNERS}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from algorithms.acting import ActingLearner, interact
 from analyses.configs import AlgorithmZoo, ImitationSettings
+from analyses.parallel import in_parallel
 from analyses.tables import tidy
 from models.artifacts import load_policy, run_folder
 from models.files import ArtifactError
@@ -37,15 +38,22 @@ class PolicySubject:
     source: PolicySource | Reinforcement
     seeds: int
     out: Path
+    start_from: PolicySubject | None = None
 
     @property
     def folder(self) -> Path:
         setting = {"model": self.config.to_json(), "training": asdict(self.training), "source": repr(self.source)}
+        if self.start_from:
+            setting["start_from"] = self.start_from.folder.name
         return run_folder(self.out, "policies", setting, range(self.seeds))
 
     def train(self) -> PolicyRecord:
-        """Trains, or loads the run where a complete one stands."""
-        return train_policy(self.config, self.training, self.source, range(self.seeds), self.folder)
+        """Trains, from where `start_from` ended if that is given, or loads the run where a complete one stands."""
+        start = None
+        if self.start_from:
+            self.start_from.train()
+            start = self.start_from.folder
+        return train_policy(self.config, self.training, self.source, range(self.seeds), self.folder, start_from=start)
 
     def trained(self) -> tuple[PolicyTransformer, list[int]]:
         """The policies that did not diverge, and their seeds. Raises ArtifactError where none is left."""
@@ -54,6 +62,14 @@ class PolicySubject:
         if not seeds:
             raise ArtifactError(f"all seeds in {self.folder} diverged; lower the learning rate and run again")
         return load_policy(self.folder), seeds
+
+
+def train_all(subjects: Iterable[PolicySubject], unit: str = "policy") -> None:
+    """Side by side, each run once; those that go on from another one after it."""
+    every = {subject.folder: subject for subject in subjects}
+    starts = {start.folder: start for subject in every.values() if (start := subject.start_from)}
+    for together in (starts, every):
+        in_parallel(PolicySubject.train, [(subject,) for subject in together.values()], "training", unit)
 
 
 def bandit_network(config: ImitationSettings | AlgorithmZoo) -> PolicyConfig:

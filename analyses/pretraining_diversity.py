@@ -21,8 +21,7 @@ from algorithms.bandit import Thompson
 from algorithms.fit_laws import kl
 from analyses.configs import PretrainingDiversity
 from analyses.limits import at_least
-from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches, played
+from analyses.policy_subjects import PolicySubject, in_batches, played, train_all
 from analyses.tables import select, tidy
 from models.policy import PolicyTransformer
 from models.policy_config import PolicyConfig, PolicyTraining
@@ -83,7 +82,7 @@ def run(config: PretrainingDiversity) -> dict[str, pd.DataFrame]:
     at_least("test_tasks", config.test_tasks, 2, "as intervals are over tasks")
     pools = (*config.pools, None)
     trained = {(n, name): subject for n in pools for name, subject in subjects(config, n).items()}
-    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    train_all(trained.values())
     parts: dict[str, list[pd.DataFrame]] = {"skill": [], "laws": [], "training": []}
     for (n, _), subject in trained.items():
         for table, rows in measure(config, n, subject).items():

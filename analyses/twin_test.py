@@ -31,8 +31,7 @@ from analyses.behavioural_battery import fading, kernels
 from analyses.configs import TwinTest
 from analyses.in_context_improvement import Z95, imitators
 from analyses.limits import at_least
-from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, in_batches
+from analyses.policy_subjects import in_batches, train_all
 from analyses.probe_questions import steps
 from analyses.swaps import Players, probed, swapped, tidied
 from analyses.tables import select, tidy
@@ -61,7 +60,7 @@ def run(config: TwinTest) -> dict[str, pd.DataFrame]:
     numbers = max(config.n_layers * config.d_model, len(SWAPPED) * config.n_arms)  # that are read at once
     at_least("contexts", config.contexts, numbers // len(KINDS) + 1, "as controls need more contexts than targets")
     trained = imitators(config)
-    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    train_all(trained.values())
     twins = {name: subject.trained() for name, subject in trained.items()}
     history = designed(BanditFamily(n_arms=config.n_arms), config.n_steps, config.contexts, "twins")
     pulls = min(PULLS, (config.n_steps - 1) // config.n_arms)

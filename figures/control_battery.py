@@ -13,6 +13,6 @@ from probes.ring_battery import RING_READINGS
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Signed answers by test, policies beside rivals."""
-    figure = Figure(figsize=(11, 4.5))
+    figure = Figure(figsize=(12, 6.5))
     answer_matrix(figure.subplots(), tables["answers"], RING_READINGS)
     return figure

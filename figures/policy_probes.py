@@ -22,6 +22,7 @@ SUBJECTS = {
     "certainty-equivalence on random walks": "#8877CC",
     "successor-representation on random walks": "#E69FC0",
     "reinforced": "#D55E00",
+    "reinforced after pretraining": "#884400",
     "distilled": "#0072B2",
 }
 REFERENCES = {
@@ -35,8 +36,9 @@ SHORT = {
     "distilled from certainty-equivalence": "from a planner",
     "distilled from successor-representation": "from SR",
     "q-learning on random walks": "Q-learning's laws\non random walks",
-    "certainty-equivalence on random walks": "a planner's\non random walks",
-    "successor-representation on random walks": "SR's\non random walks",
+    "certainty-equivalence on random walks": "a planner's laws\non random walks",
+    "successor-representation on random walks": "SR's laws\non random walks",
+    "reinforced after pretraining": "reinforced after\npretraining",
 }
 WORDS = {
     "used": "used",
@@ -57,7 +59,7 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     increments, swaps = tables["increments"], tables["interchange"]
     bandits = select(increments, task="bandit")
     rows = 3 if len(bandits) else 2
-    figure = Figure(figsize=(12, 4.2 * rows))
+    figure = Figure(figsize=(14, 4.6 * rows))
     axes = figure.subplots(rows, 2)
     _ability(axes[0, 0], tables["ability"])
     ring = select(increments, task="ring", metric="beyond untrained")
@@ -90,13 +92,15 @@ def _ability(axes: Axes, ability: pd.DataFrame) -> None:
     axes.set(
         xlabel="step of a random walk", ylabel="optimal choices", title="Who has learnt the ring? (dotted: learners)"
     )
-    axes.legend(fontsize=7, loc="upper left")
+    axes.set_ylim(0.22)  # room for the legend
+    axes.legend(fontsize=7, loc="lower right", ncols=3)
 
 
 def _heat(axes: Axes, values: pd.DataFrame, title: str) -> None:
     image = axes.imshow(values.to_numpy(), vmin=0, vmax=0.6, cmap="BuGn", aspect="auto")
     for (i, j), value in np.ndenumerate(values.to_numpy()):
-        axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color="white" if value > 0.4 else "black")
+        said, colour = f"{value:.2f}".replace("-0.00", "0.00"), "white" if value > 0.4 else "black"
+        axes.text(j, i, said, ha="center", va="center", fontsize=7, color=colour)
     _names(axes, list(values.columns))
     axes.set_yticks(range(len(values)), list(values.index), fontsize=7)
     axes.set_title(title)
@@ -112,9 +116,9 @@ def _swaps(axes: Axes, swaps: pd.DataFrame) -> None:
             own = select(swaps, subject=subject, pair=pair, target=target)
             difference = select(own, metric="beyond random")
             last = difference.loc[difference.groupby("seed")["low"].idxmax()]
-            place = i + 0.15 * (j - (len(subjects) - 1) / 2)
+            place = i + 0.8 / len(subjects) * (j - (len(subjects) - 1) / 2)
             ends = np.abs(last[["low", "high"]].to_numpy().T - last["value"].to_numpy())
-            spread = place + 0.03 * np.arange(len(last))
+            spread = place + 0.1 / len(subjects) * np.arange(len(last))
             label = SHORT.get(subject, subject) if i == 0 else None
             axes.errorbar(spread, last["value"], yerr=ends, fmt="o", ms=3, lw=0.8, color=SUBJECTS[subject], label=label)
     axes.axhline(0, color="0.6", lw=0.8)
@@ -141,7 +145,8 @@ def _answers(axes: Axes, answers: pd.DataFrame) -> None:
 
 
 def _names(axes: Axes, subjects: Sequence[str]) -> None:
-    axes.set_xticks(range(len(subjects)), [SHORT.get(name, name) for name in subjects], fontsize=7, rotation=12)
+    names = [SHORT.get(name, name) for name in subjects]
+    axes.set_xticks(range(len(subjects)), names, fontsize=7, rotation=35, ha="right", rotation_mode="anchor")
 
 
 def _square(x: int, y: int, colour: str) -> Rectangle:

@@ -124,11 +124,11 @@ BANDIT_TESTS = {
         "Is the ranking of arms kept under other units of reward?",
         {"given": _RANKED, "scaled": with_rewards(_RANKED, 3.0, 0.0), "shifted": with_rewards(_RANKED, 1.0, -1.0)},
     ),
-    "J": Test(
-        "Does the spread of rewards change the weight of one, at the same means?",
+    "J coins": Test(  # of the noise of Gaussian rewards, which J is about, who knows only coins cannot be asked
+        "Two coins, or at every pull the mean of either (.25, .5: no coin pays so): are the odds the same?",
         {
-            "spread": _QUIET,
-            "quiet": Interaction(**{**vars(_QUIET), "reward": torch.where(_QUIET.action == 0, 0.5, 0.25)}),
+            "coins": _QUIET,
+            "means": Interaction(**{**vars(_QUIET), "reward": torch.where(_QUIET.action == 0, 0.5, 0.25)}),
         },
     ),
 }

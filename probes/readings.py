@@ -65,7 +65,7 @@ BANDIT_READINGS = {
     "H": Reading("H", "the rare arm gains as time passes", _moved("early", "late", B, A)),
     "I scale": Reading("I", "the ranking survives rewards times 3", _kept("scaled")),
     "I shift": Reading("I", "the ranking survives rewards less 1", _kept("shifted")),
-    "J": Reading("J", "the better of two arms gains by quiet rewards", _moved("spread", "quiet", A, B)),
+    "J coins": Reading("J coins", "the better of two arms gains if means are paid", _moved("coins", "means", A, B)),
 }
 
 

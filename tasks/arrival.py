@@ -1,4 +1,9 @@
-"""Rewards that come with the move that reaches a state, instead of with the move after."""
+"""Rewards that come with the move that reaches a state, instead of with the move after.
+
+Greed for the next reward then sees one step farther. On rings of 7 states without slips it earns .81 of the attainable
+gain, going to and fro beside the goal, and is right in .71 of the states, chance .57 (`tasks.mdps.myopia`, gamma = .9):
+what planning is worth there shows in the choices farther off, and hardly in returns.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 Settings follow section 4 and the appendix of arXiv 2210.14215: the observation is the cell alone, there are four moves
 and staying, and a wall stops a move. Tasks are split by their goals, a function of `split_seed`: the share `held_out`
 of all goals is for testing, the others for training.
+
+Of the attainable gain greed for the next reward earns .52 in a dark room of 5 x 5 cells and .27 in one of 9 x 9, .42 in
+dark-room-hard and .29 with key and door (both 5 x 5; `tasks.mdps.myopia`, gamma = .9).
 """
 
 from __future__ import annotations

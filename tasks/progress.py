@@ -55,7 +55,8 @@ def progress(
         return tqdm(iterable, delay=SECONDS_UNTIL_SHOWN, **options)
     else:
         say, form, seconds = _to_stderr, _LINE, SECONDS_BETWEEN_LINES
-    return tqdm(iterable, file=_Lines(say), bar_format=form, mininterval=seconds, delay=seconds, **options)
+    options |= {"bar_format": form, "mininterval": seconds, "delay": seconds}
+    return tqdm(iterable, file=_Lines(say), position=0, **options)  # else one within another moves the cursor
 
 
 @contextmanager

@@ -25,6 +25,14 @@ def test_the_construction_is_identified_as_the_readme_says() -> None:
     assert "Answer: identified: td0" in printed.getvalue()
 
 
+def test_frozen_lakes_are_learnt_as_the_readme_says() -> None:
+    with redirect_stdout(StringIO()):
+        exec(BLOCKS[2], namespace := {})
+    goals = namespace["history"].reward.unflatten(-1, (4, 500)).sum(-1)[0]
+    assert (goals[:, -1] > 60).sum() >= 4
+    assert goals[:, 0].max() < 30
+
+
 class Doubler(HookedRootModule):
     """A module of somebody else: tokens [batch, pos, width] in, residuals of the same shape out."""
 

@@ -8,7 +8,7 @@ import torch
 from algorithms.acting import follow
 from analyses.configs import ANALYSES, ControlSettings
 from analyses.control_configs import ControlObjective
-from analyses.control_subjects import PRETRAINED, REINFORCED, control_subjects, ring, sources
+from analyses.control_subjects import GONE_ON, PRETRAINED, REINFORCED, control_subjects, ring, sources
 from models.policy_sources import Distillation, Reinforcement, optimal_laws
 from probes.policy_targets import GAMMA
 from tasks.rollout import random_walk
@@ -19,9 +19,10 @@ SMOKE = ANALYSES["policy-probes"].preset("smoke")
 def test_every_objective_has_one_network_and_its_own_folder() -> None:
     made = control_subjects(ControlSettings(objectives=get_args(ControlObjective)))
     taught = [how for name in sources() for how in (f"distilled from {name}", f"{name} on random walks")]
-    assert {*made} == {PRETRAINED, REINFORCED, *taught}
+    assert {*made} == {PRETRAINED, REINFORCED, GONE_ON, *taught}
     assert len({subject.folder for subject in made.values()}) == len(made)
-    assert len({subject.config for name, subject in made.items() if name != REINFORCED}) == 1
+    assert len({subject.config for name, subject in made.items() if name not in (REINFORCED, GONE_ON)}) == 1
+    assert made[GONE_ON].start_from == made[PRETRAINED]
     assert made[REINFORCED].config.critic
     assert isinstance(made[REINFORCED].source, Reinforcement)
     for name, subject in made.items():

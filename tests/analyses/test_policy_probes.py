@@ -107,7 +107,7 @@ def test_an_untrained_bandit_policy_adds_nothing_to_itself() -> None:
     """It is its own control; and counts, sums and means alone say most of the posterior mean."""
     subject = bandit_subjects(bandit_settings(SMOKE))["distilled"]
     policy = PolicyTransformer(subject.config, initial_weights(subject.config, [0]))
-    (rows,) = bandit_increments({"distilled": (policy, [0])}, SMOKE)
+    rows = bandit_increments(policy, [0], SMOKE)
     assert set(rows["target"]) == {*BANDIT_QUANTITIES}
     assert (select(rows, metric="beyond untrained")["value"] == 0).all()
     base = select(rows, metric="base", layer=0).set_index("target")["value"]

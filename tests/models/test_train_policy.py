@@ -84,10 +84,16 @@ def test_a_killed_run_goes_on_and_a_complete_one_is_loaded(
     assert load_policy(tmp_path / "whole").config == NETWORK
 
 
-def test_a_policy_goes_on_under_another_objective(tmp_path: Path) -> None:
-    first = run(tmp_path / "imitated", "imitation")
+@pytest.mark.parametrize("before", ["imitation", "return-conditioned"])
+def test_a_policy_goes_on_under_another_objective(before: str, tmp_path: Path) -> None:
+    first = run(tmp_path / "imitated", before)
     then = run(tmp_path / "reinforced", "actor-critic", start_from=tmp_path / "imitated")
     assert all(torch.equal(weight[-1], then.weights[name][0]) for name, weight in first.weights.items())
+    assert (then.weights["W_in"][0] != then.weights["W_in"][-1]).any()
+
+
+def test_heads_that_are_missing_are_drawn_and_other_shapes_refused(tmp_path: Path) -> None:
+    run(tmp_path / "imitated", "imitation")
     critical = train_policy(
         replace(NETWORK, critic=False),
         replace(TRAINING, objective="imitation"),

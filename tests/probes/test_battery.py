@@ -167,9 +167,9 @@ def test_i_units_of_reward(name: str, scale_kept: bool, shift_kept: bool) -> Non
 
 
 @pytest.mark.parametrize("name", ["empirical-mean", "posterior-mean", "ucb", "thompson", "gaussian-thompson"])
-def test_j_sums_do_not_see_the_spread(name: str) -> None:
-    read = index(name, "J")
-    assert read["spread"] == pytest.approx(read["quiet"], abs=1e-10)
+def test_j_sums_do_not_tell_coins_from_their_means(name: str) -> None:
+    read = index(name, "J coins")
+    assert read["coins"] == pytest.approx(read["means"], abs=1e-10)
 
 
 def test_t1_returns_against_bootstrapping() -> None:

@@ -14,8 +14,8 @@ from probes.readings import BANDIT_READINGS, agreement, longest, odds, padded, v
 # -1, 0 and 1 by test: what is known of a learner without computing anything.
 KNOWN = {
     "empirical-mean": {"A": 0, "B": 0, "C": 0, "D": 0, "E": 0, "F": 0, "G": 0, "H": 0, "I scale": 1, "I shift": 1},
-    "posterior-mean": {"A": 0, "B": 0, "C": -1, "D": 1, "E": 1, "F": 0, "G": 0, "H": 0, "J": 0},
-    "ucb": {"A": 0, "B": 0, "C": 1, "D": 1, "E": -1, "F": 0, "G": 0, "H": 0, "J": 0, "I scale": -1},
+    "posterior-mean": {"A": 0, "B": 0, "C": -1, "D": 1, "E": 1, "F": 0, "G": 0, "H": 0, "J coins": 0},
+    "ucb": {"A": 0, "B": 0, "C": 1, "D": 1, "E": -1, "F": 0, "G": 0, "H": 0, "J coins": 0, "I scale": -1},
     "lcb": {"A": 0, "B": 0, "C": -1, "D": -1, "E": 1},
     "thompson": {"A": 0, "B": 0, "C": -1, "D": 1, "E": 1, "F": 1},
     "constant-step": {"B": 1, "C": -1, "D": 1, "E": 1, "F": 0, "G": 0, "H": 0},

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from tasks.arrival import OnArrival
 from tasks.bandits import BanditFamily
-from tasks.decision import DecisionTasks, optimal_values
+from tasks.decision import DecisionFamily, DecisionTasks, optimal_values
+from tasks.gridworlds import GridFamily
 from tasks.mdps import SHAPES, MDPFamily, myopia
 from tasks.rollout import random_walk
 
@@ -38,16 +40,20 @@ class TestMyopia:
     """The table of the module, within what 300 tasks tell: (gain, agreement, random), each to .03."""
 
     @pytest.mark.parametrize(
-        ("kind", "expected"),
+        ("family", "expected"),
         [
             ("dense", (0.98, 0.89, 0.20)),
             ("chain", (0.05, 0.41, 1 / 3)),
             ("tree", (0.16, 0.38, 1 / 3)),
             ("ring", (0.0, 4 / 7, 4 / 7)),
+            (OnArrival(MDPFamily("ring", 7, slip=(0.0, 0.0))), (0.81, 5 / 7, 4 / 7)),
+            (GridFamily("dark-room", 5), (0.52, 0.46, 0.33)),
+            (GridFamily("dark-room-hard", 5), (0.42, 0.73, 0.67)),
         ],
     )
-    def test_of_each_family(self, kind, expected: tuple[float, float, float]) -> None:
-        seen = myopia(MDPFamily(kind).draw([0], "test", 0, 300), 0.9)
+    def test_of_each_family(self, family: str | DecisionFamily, expected: tuple[float, float, float]) -> None:
+        drawn = MDPFamily(family) if isinstance(family, str) else family
+        seen = myopia(drawn.draw([0], "test", 0, 300), 0.9)
         assert (seen.gain, seen.agreement, seen.random) == pytest.approx(expected, abs=0.03)
 
     def test_a_bandit_is_nothing_else(self) -> None:

@@ -39,11 +39,11 @@ def test_a_terminal_gets_a_bar_that_goes_again(
 @pytest.mark.usefixtures("impatient")
 def test_a_log_gets_whole_lines(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in progress(range(2), desc="training", unit="policy"):
-        pass
+        assert list(progress(range(1), desc="acting", unit="step")) == [0]
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "training, policy 0/2: 00:00 passed, ? left"
     assert lines[-1].startswith("training, policy 2/2: 00:00 passed")
-    assert not any("\r" in line or line != line.strip() for line in lines)
+    assert all(line.isprintable() and line == line.strip() for line in lines)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -53,7 +53,7 @@ def test_a_worker_leaves_a_note_and_clears_it(tmp_path: Path, capsys: pytest.Cap
         bar.update(3)
         bar.refresh()
         said.append(note.read_text())
-    assert said[0].startswith("training 75 %")
+    assert said[0].startswith("training 75 %, ")
     assert note.read_text() == ""
     assert capsys.readouterr() == ("", "")
 
