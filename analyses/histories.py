@@ -22,6 +22,7 @@ from tasks.interaction import Interaction
 
 TENTHS = 10
 QUANTILES = (0.1, 0.5, 0.9)
+CURVE_TIMES = 50  # at most, of episodes; of more, outcomes are means over as many blocks
 SHOWN_TASKS, SHOWN_TIMES = 200, 100  # of the raster
 FEWEST_STEPS = 5  # of which a reward per step is the mean there
 GAMMA = 0.9  # of what states are worth
@@ -73,8 +74,8 @@ def block_ends(length: int, n: int) -> list[int]:
 
 
 def learning_curve(history: Interaction, horizon: int | None) -> pd.DataFrame:
-    """The mean over tasks, its ends the 10 and 90 % quantiles, and the median: of the return of every episode (column
-    `episode`), or of the mean reward in every tenth of the steps (column `step`, the tenth's last)."""
+    """The mean over tasks, its ends the 10 and 90 % quantiles, and the median: of the return of every episode or block
+    of episodes (column `episode`, the last of a block), or of the mean reward in every tenth of the steps (`step`)."""
     x, axes, metric = _over_time(outcomes(history, horizon)[0], horizon)
     low, median, high = np.quantile(x.numpy(), QUANTILES, axis=0)
     mean = tidy(x.mean(0), axes, low=low, high=high, metric=metric)
@@ -82,14 +83,18 @@ def learning_curve(history: Interaction, horizon: int | None) -> pd.DataFrame:
 
 
 def found_curve(history: Interaction, horizon: int | None) -> pd.DataFrame:
-    """Shares of tasks: `solved`, rewarded in that episode or tenth, and `found`, rewarded by its end for the first time
-    or again."""
+    """Shares of tasks: `solved`, rewarded in that episode (the mean over a block) or in that tenth, and `found`,
+    rewarded by the end of an episode or tenth for the first time or again."""
     x = outcomes(history, horizon)[0]
     solved, axes, _ = _over_time((x > 0).double(), horizon)
-    (ends,) = axes.values()
-    found = first_positive(x)[:, None] <= torch.tensor(ends)
-    shares = {"solved": (solved > 0).double(), "found": found.double()}
-    return pd.concat([tidy(share.mean(0), axes, metric=name) for name, share in shares.items()], ignore_index=True)
+    if horizon is None:
+        solved, ends = (solved > 0).double(), axes["step"]
+    else:
+        ends = list(range(1, x.shape[-1] + 1))
+    found = (first_positive(x)[:, None] <= torch.tensor(ends)).double()
+    (name,) = axes
+    tables = [tidy(solved.mean(0), axes, metric="solved"), tidy(found.mean(0), {name: ends}, metric="found")]
+    return pd.concat(tables, ignore_index=True)
 
 
 def first_positive(x: Float[Tensor, "*batch times"]) -> Float[Tensor, "*batch"]:
@@ -198,9 +203,9 @@ def _beside(history: Interaction, parts: list[DecisionTasks]) -> list[pd.DataFra
 def _over_time(
     x: Float[Tensor, "tasks times"], horizon: int | None
 ) -> tuple[Float[Tensor, "tasks blocks"], dict[str, list[int]], str]:
-    """By episode, or in tenths of the steps; the axis of time, and the name of the outcome."""
+    """By blocks of episodes, or in tenths of the steps; the axis of time, and the name of the outcome."""
     name, metric = _names(horizon)
-    n = x.shape[-1] if horizon is not None else TENTHS
+    n = CURVE_TIMES if horizon is not None else TENTHS
     return in_blocks(x, n).double(), {name: block_ends(x.shape[-1], n)}, metric
 
 

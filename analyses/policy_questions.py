@@ -32,8 +32,10 @@ POLICY_TASKS = (BERNOULLI, *SHAPES, ARRIVAL, *ROOMS)
 BANDIT_RIVALS = tuple(name for name in BANDIT if name not in ("random", "bayes-optimal", "gaussian-thompson"))
 CONTROL_RIVALS = tuple(name for name in CONTROL if name != "random")
 PLANNERS = ("certainty-equivalence", "ucb-vi", "posterior-sampling")
-# In a room moves are always the same: who plans need not learn where they lead.
-ROOM_RIVALS = (*(name for name in CONTROL_RIVALS if name not in PLANNERS), *NAVIGATION)
+# In a room moves are always the same: who plans need not learn where they lead. A map of successors, of all cells and
+# moves by all cells and moves, is not asked for want of time.
+NOT_IN_ROOMS = (*PLANNERS, "successor-representation")
+ROOM_RIVALS = (*(name for name in CONTROL_RIVALS if name not in NOT_IN_ROOMS), *NAVIGATION)
 EXPLOITING = CertaintyEquivalence(n_sweeps=10, lapse=0.1)  # whose walks go where rewards were
 
 
