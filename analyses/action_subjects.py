@@ -19,11 +19,12 @@ from models.linear import LinearTransformer, layout_of
 from models.train_actions import ActionRecord, ActionTraining, answers, first_network, train_actions
 from tasks.action_values import Hidden, Walks
 from tasks.decision import DecisionTasks, optimal_values, policy_values
+from tasks.interaction import Interaction
 from tasks.mdps import MDPFamily
 from tasks.rollout import random_walk
 
 UNTRAINED = "untrained"
-HIDDEN: dict[Hidden, str] = {"nothing": "", "rewards": "shuffled rewards", "successors": "gamma = 0"}
+HIDDEN: dict[Hidden, str] = {"nothing": "", "rewards": "shuffled rewards", "successors": "no next pairs"}
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,24 @@ class HeldOut:
 
 def held_out(subjects: Subjects) -> HeldOut:
     """The same tasks and walks for all seeds and objectives, seen as the subjects see them."""
-    settings, layout = subjects.settings, layout_of(subjects.config)
-    walks = subjects.walks
-    tasks = walks.family.draw([0], "held-out", 0, settings.test_tasks).to(torch.float64)
-    history = random_walk(tasks, settings.context_length + 1, seeds=[0], purpose="held-out/walk")
-    context = walks.tokens(history, [0], "held-out", 0, layout).double()
+    tasks, history = _test_walks(subjects)
+    context = subjects.walks.tokens(history, [0], "held-out", 0, layout_of(subjects.config)).double()
     uniform = torch.full_like(tasks.mean_rewards, 1 / tasks.n_actions)
-    gamma = settings.gamma
+    gamma = subjects.settings.gamma
     return HeldOut(tasks, context, optimal_values(tasks, gamma), policy_values(tasks, uniform, gamma))
+
+
+def held_out_walk(subjects: Subjects) -> Interaction:
+    """The walks of the held-out tasks as a learner reads them, step by step."""
+    _, history = _test_walks(subjects)
+    return history.each(lambda x: x[..., :-1])
+
+
+def _test_walks(subjects: Subjects) -> tuple[DecisionTasks, Interaction]:
+    """One step more than a context holds: it gives the last token its next pair."""
+    settings = subjects.settings
+    tasks = subjects.walks.family.draw([0], "held-out", 0, settings.test_tasks).to(torch.float64)
+    return tasks, random_walk(tasks, settings.context_length + 1, seeds=[0], purpose="held-out/walk")
 
 
 def preferences(model: LinearTransformer, test: HeldOut) -> Float[Tensor, "seeds tasks states actions"]:

@@ -35,6 +35,7 @@ PLANNERS = ("certainty-equivalence", "ucb-vi", "posterior-sampling")
 # In a room moves are always the same: who plans need not learn where they lead. A map of successors, of all cells and
 # moves by all cells and moves, is not asked for want of time.
 NOT_IN_ROOMS = (*PLANNERS, "successor-representation")
+DRAWN_IN_ROOMS = 4  # contexts for one that is asked: where no goal was found, everybody says the same
 ROOM_RIVALS = (*(name for name in CONTROL_RIVALS if name not in NOT_IN_ROOMS), *NAVIGATION)
 EXPLOITING = CertaintyEquivalence(n_sweeps=10, lapse=0.1)  # whose walks go where rewards were
 
@@ -119,13 +120,20 @@ def _bandit(shape: PolicyConfig | PolicyShape, n_steps: int, n: int) -> PolicyQu
     return PolicyQuestion(history, contexts.KINDS, BANDIT_RIVALS, {"gittins": {"horizon": shape.n_ctx}})
 
 
+def most_rewarded(history: Interaction, n: int) -> Interaction:
+    """The n contexts of (1, tasks) with the most rewards, in the order in which they come."""
+    best = history.reward[0].sum(-1).argsort(descending=True, stable=True)[:n].sort().values
+    return history.each(lambda x: x[:, best])
+
+
 def _control(
     task: str, family: DecisionFamily, shape: PolicyConfig | PolicyShape, n_steps: int, n: int
 ) -> PolicyQuestion:
     kinds = tuple(kind for kind in control_contexts.KINDS if kind != "moved" or task in ON_ARRIVAL)
-    parts = [control_contexts.walk_of_kind(kind, family, n_steps, n, "inspect") for kind in kinds]
-    own = interact(EXPLOITING, family.draw([0], "inspect", 1, n), n_steps, purpose="inspect/exploiting")
-    history = interleaved([*parts, own])
+    drawn = DRAWN_IN_ROOMS * n if task in ROOMS else n
+    parts = [control_contexts.walk_of_kind(kind, family, n_steps, drawn, "inspect") for kind in kinds]
+    own = interact(EXPLOITING, family.draw([0], "inspect", 1, drawn), n_steps, purpose="inspect/exploiting")
+    history = interleaved([most_rewarded(part, n) for part in (*parts, own)])
     if task in ROOMS:
         told = {"goal-inference": {"moves": moves(math.isqrt(shape.n_observations))}}
         return PolicyQuestion(history, (*kinds, "exploiting"), ROOM_RIVALS, told)

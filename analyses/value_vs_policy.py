@@ -2,9 +2,11 @@
 
 Looped linear attention reads a random walk through tasks in which greed for the next reward is at chance, and answers
 for every state and action. Value objectives take the answers as Q, policies as logits. Every seed is asked the same:
-how often it acts optimally; which constants its weights encode; what the bootstrap block and further loops do; and
-which learner its advantages Q(s, a) - Q(s, 0) are, each rival up to a unit of its own, since preferences have none.
-Controls see rewards in random order, or no next pairs, or are not trained; references are learners on the same walks.
+how often it acts optimally; which constants its weights encode; what edits of its weights, its turns and its context
+do; and which learner its advantages Q(s, a) - Q(s, 0) are, each rival up to a unit of its own, since preferences have
+none. Value objectives are asked for state values, too, the mean of Q over actions: all that TD on state values fixes.
+Positive controls are planted networks, which must be named; controls see rewards in random order, or no next pairs, or
+are not trained; references are learners on the same walks, and the sources of the distillations.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from scipy.stats import binomtest
 from torch import Tensor
 
 from algorithms.bank import LEARNERS, build
@@ -25,28 +26,29 @@ from algorithms.bank import RIVALS as BANK
 from algorithms.fit import fit_bank
 from algorithms.learner import Learner
 from algorithms.learner import constants as declared
+from analyses.action_classes import MATTERS, class_lines, classes
+from analyses.action_edits import LOOPS, accuracies, inside
+from analyses.action_planted import PLANTED, planted
+from analyses.action_sources import distance_to_source, source_reference
 from analyses.action_subjects import HIDDEN, HeldOut, Subjects, held_out, preferences, untrained
 from analyses.configs import ActionObjective, ValueVsPolicy
 from analyses.examine import Examination, examine
 from analyses.limits import at_least, once_each
 from analyses.parallel import in_parallel
 from analyses.tables import select, tidy
+from models.action_objectives import VALUE_OBJECTIVES
 from models.linear import LinearTransformer, layout_of
 from models.train_actions import ActionRecord
 from probes.behaviour import Subject, median_interval
-from probes.discrimination import PromptFamily, prompts_from
-from probes.interventions import block_lesions, without_bootstrap_block
-from probes.successors import slot_contrasts, squared_cosines, successor_contrasts
+from probes.discrimination import PromptFamily, Prompts, prompts_from
 from probes.weights import read_weights
-from tasks.action_values import Hidden
-from tasks.decision import optimal_values
+from tasks.action_values import Asked, Hidden
+from tasks.decision import DecisionFamily, optimal_values
+from tasks.layout import Prompt
 from tasks.streams import uniforms
 
 ANALYSIS = "value-vs-policy"
-LOOPS = (1, 2, 4)
-MATTERS = 0.1  # of accuracy
-ACTS = 0.75  # half of the way from chance to always right
-SIGNED = 0.05  # constants below it are no signs of anything
+VALUES = tuple(VALUE_OBJECTIVES)
 # The reference learners; their constants are those that act best on tasks of their own.
 REFERENCES = ("myopic", "td0", "td-plus-plus", "lstd", "monte-carlo")
 TRIED = 400  # constants around the least-squares fit
@@ -55,8 +57,9 @@ RIVALS = tuple(name for name in BANK if name not in ("preconditioned-td", "avera
 
 
 def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
-    """Tables seeds (by seed: accuracy, constants of the weights, edits), verdicts, rivals (what each leaves of the
-    advantages), references (accuracies of learners) and training.
+    """Tables seeds (by seed: accuracy, constants of the weights, edits), lesions, successors, verdicts, rivals (what
+    each leaves of the advantages, or of state values: column target), classes (of the signs of the constants),
+    references (accuracies of learners) and training.
 
     Raises ConfigError for settings without an answer, before anything is trained.
     """
@@ -68,14 +71,17 @@ def run(config: ValueVsPolicy) -> dict[str, pd.DataFrame]:
     hidings: list[Hidden] = [hidden for hidden, title in HIDDEN.items() if title]
     jobs += [Subjects(config, objective, hidden) for objective in config.controls for hidden in hidings]
     records = in_parallel(Subjects.train, [(job,) for job in jobs], "training", "objective")
-    examined = in_parallel(examine_subjects, list(zip(jobs, records, strict=True)), "examining", "objective")
-    examined.append(examine_network(*untrained(config)))
+    reports = in_parallel(examine_subjects, list(zip(jobs, records, strict=True)), "examining", "objective")
+    reports += in_parallel(examine_planted, [(config, name) for name in PLANTED], "examining", "planted network")
+    reports.append(examine_network(*untrained(config)))
     parts: dict[str, list[pd.DataFrame]] = {}
-    for found in examined:
+    for found in reports:
         for name, table in found.items():
             parts.setdefault(name, []).append(table)
     tables = {name: pd.concat(found, ignore_index=True) for name, found in parts.items()}
-    tables["references"] = references(config)
+    sources = [source_reference(job) for job in jobs if job.source]
+    tables["references"] = pd.concat([references(config), *sources], ignore_index=True)
+    tables["classes"] = classes(tables)
     return {name: table.assign(analysis=ANALYSIS) for name, table in tables.items()}
 
 
@@ -90,43 +96,23 @@ def examine_subjects(subjects: Subjects, record: ActionRecord) -> dict[str, pd.D
     return {**examine_network(subjects, network, seeds), "training": loss}
 
 
+def examine_planted(config: ValueVsPolicy, name: str) -> dict[str, pd.DataFrame]:
+    """The same of a positive control."""
+    return examine_network(*planted(config, name))
+
+
 def examine_network(subjects: Subjects, model: LinearTransformer, seeds: list[int]) -> dict[str, pd.DataFrame]:
-    """Accuracies, constants and edits by seed, verdicts on the advantages, and what every rival leaves of them."""
+    """Accuracies, constants and edits by seed, verdicts on what is asked, and what every rival leaves of it."""
     test = held_out(subjects)
     axes, numbers = {"seed": seeds}, accuracies(model, test) | constants(model) | agreement(model, test)
+    numbers |= distance_to_source(subjects, model, test)
     tables = [tidy(value, axes, metric=metric, subject=subjects.name) for metric, value in numbers.items()]
     found = {"seeds": pd.concat(tables, ignore_index=True)} | inside(model, test, subjects.name, seeds)
-    return found | verdict_tables(advantages_examined(subjects, model), subjects.name, seeds)
-
-
-def inside(model: LinearTransformer, test: HeldOut, name: str, seeds: list[int]) -> dict[str, pd.DataFrame]:
-    """lesions: accuracy without each named block of P and Q, and with its entries in random order. successors: by
-    layer, how far what queries hold of the next states is the distribution k steps on (column steps), as squared
-    cosines of what the action changes."""
-    rows = []
-    for metric, permuted in (("accuracy", False), ("accuracy, permuted", True)):
-        for block, network in block_lesions(model, permuted=permuted).items():
-            value = test.accuracy(preferences(network, test))
-            rows.append(tidy(value, {"seed": seeds}, subject=name, target=block, metric=metric))
-    n_layers = model.config.n_layers
-    written = slot_contrasts(model, test.context, test.tasks.n_actions)
-    carried = squared_cosines(written, successor_contrasts(test.tasks, n_layers))
-    axes = {"layer": range(n_layers + 1), "steps": range(1, n_layers + 1), "seed": seeds}
-    successors = tidy(carried, axes, subject=name, metric="squared cosine")
-    return {"lesions": pd.concat(rows, ignore_index=True), "successors": successors}
-
-
-def accuracies(model: LinearTransformer, test: HeldOut) -> dict[str, Float[Tensor, " seeds"]]:
-    """As trained, with further loops, and without the bootstrap block."""
-    deeper = {f"accuracy, {k} x loops": looped(model, k) for k in LOOPS[1:]}
-    networks = {"accuracy": model, **deeper, "accuracy, lesion": without_bootstrap_block(model)}
-    return {name: test.accuracy(preferences(network, test)) for name, network in networks.items()}
-
-
-def looped(model: LinearTransformer, factor: int) -> LinearTransformer:
-    """The same weights with `factor` times the turns."""
-    config = replace(model.config, n_layers=factor * model.config.n_layers)
-    return LinearTransformer(config, model.P.detach(), model.Q.detach())
+    asked: list[Asked] = ["advantages"]
+    if subjects.objective in (*VALUES, *PLANTED):
+        asked.append("values")
+    parts = [verdict_tables(examined(subjects, model, what), subjects.name, seeds, what) for what in asked]
+    return found | {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in parts[0]}
 
 
 def constants(model: LinearTransformer) -> dict[str, Float[Tensor, " seeds"]]:
@@ -149,26 +135,47 @@ def agreement(model: LinearTransformer, test: HeldOut) -> dict[str, Float[Tensor
     return {f"correlation, {name}": torch.cosine_similarity(own, target, -1) for name, target in targets.items()}
 
 
-def advantages_examined(subjects: Subjects, model: LinearTransformer) -> Examination:
-    """Every rival on the advantages, each up to a unit of its own; where several are left, other contexts and loops."""
-    s, walks = subjects.settings, replace(subjects.walks, asked="advantages")
+def examined(subjects: Subjects, model: LinearTransformer, asked: Asked) -> Examination:
+    """Every rival on the advantages, each up to a unit of its own, or on state values, which have theirs; where several
+    are left, other contexts and loops."""
+    s, walks = subjects.settings, replace(subjects.walks, asked=asked)
     own = PromptFamily("own prompts", walks, s.context_length, model.layout.discount)
     deeper = [replace(own, name=f"{k} times the loops", loops=k) for k in LOOPS[1:]]
     lengths = (s.context_length // 2, 4 * s.context_length)
     longer = [replace(own, name=f"context of {n}", context_length=n) for n in lengths]
+    prompts = prompts_from(model.layout)
     return examine(
         Subject.of(model),
         (own, *deeper, *longer),
-        prompts_from(model.layout),
+        prompts if asked == "advantages" else of_states(prompts, walks.family),
         fitting_tasks=s.fitting_tasks,
         held_out_tasks=s.test_tasks,
         starts=read_weights(model).starts(),
         rivals=RIVALS,
-        scaled=True,
+        scaled=asked == "advantages",
     )
 
 
-def verdict_tables(examination: Examination, name: str, seeds: list[int]) -> dict[str, pd.DataFrame]:
+def of_states(prompts: Prompts, family: DecisionFamily) -> Prompts:
+    """The same prompts with one query per state, the mean of its pairs', and the mean of their answers: v(s)."""
+    n_actions = family.draw([0], "size", 0, 1).n_actions
+
+    def prompts_of_states(family: PromptFamily, purpose: str, n: int) -> Prompt:
+        prompt = prompts(family, purpose, n)
+        queries = prompt.query_tokens.unflatten(-2, (-1, n_actions)).mean(-2)
+        length, count = prompt.context.shape[-2], queries.shape[-2]
+        return replace(
+            prompt,
+            tokens=torch.cat([prompt.context, queries], -2),
+            queries=torch.arange(length, length + count),
+            answers=prompt.answers.unflatten(-2, (-1, n_actions)).mean(-2),
+            weights=prompt.weights[..., :count],
+        )
+
+    return prompts_of_states
+
+
+def verdict_tables(examination: Examination, name: str, seeds: list[int], asked: Asked) -> dict[str, pd.DataFrame]:
     """verdicts: outcome and learners by seed; rivals: the median disagreement that each leaves, and its constants."""
     own = examination.rounds[0]
     rows = [
@@ -176,11 +183,13 @@ def verdict_tables(examination: Examination, name: str, seeds: list[int]) -> dic
         for seed, verdict in zip(seeds, examination.verdicts, strict=True)
     ]
     named = pd.DataFrame(rows)
-    verdicts = tidy(np.ones(len(seeds)), {"seed": seeds}, subject=name, metric="verdict").drop(columns="learner")
+    verdicts = tidy(np.ones(len(seeds)), {"seed": seeds}, subject=name, target=asked, metric="verdict").drop(
+        columns="learner"
+    )
     verdicts = verdicts.assign(learner=named["learners"], outcome=named["outcome"])
     tables = []
     for learner, left in own.comparison.disagreement.items():
-        labels = {"subject": name, "learner": learner}
+        labels = {"subject": name, "target": asked, "learner": learner}
         tables.append(tidy(left.nanquantile(0.5, -1), {"seed": seeds}, metric="disagreement", **labels))
         for key, value in own.fits[learner].constants.items():
             tables.append(tidy(value.flatten(1).mean(1), {"seed": seeds}, metric=key, **labels))
@@ -237,26 +246,27 @@ def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
         ends = median_interval(acting.to_numpy())
         line = f"{median['accuracy']:.2f}" + (f" [{ends.low:.2f}, {ends.high:.2f}]" if np.isfinite(ends.low) else "")
         lines.append(f"  {name:36}{line:>20}" + "".join(f"{median.get(metric, np.nan):21.2f}" for metric in shown))
-        lines.append(_signs(own))
-        left = select(rivals, subject=name, metric="disagreement").groupby("learner")["value"].median().sort_values()
-        nearest = ", ".join(f"{learner} {value:.2g}" for learner, value in left.iloc[:3].items())
-        said = select(verdicts, subject=name).fillna({"learner": ""})
-        counts = (said["outcome"] + " " + said["learner"]).str.strip().value_counts()
-        lines.append(f"    nearest: {nearest}; verdicts: " + "; ".join(f"{n} {what}" for what, n in counts.items()))
+        asked = select(rivals, subject=name, metric="disagreement")
+        for target in asked["target"].unique():
+            left = select(asked, target=target).groupby("learner")["value"].median().sort_values()
+            nearest = ", ".join(f"{learner} {value:.2g}" for learner, value in left.iloc[:3].items())
+            said = select(verdicts, subject=name, target=target).fillna({"learner": ""})
+            counts = (said["outcome"] + " " + said["learner"]).str.strip().value_counts()
+            told = "; ".join(f"{n} {what}" for what, n in counts.items())
+            lines.append(f"    {target}, nearest: {nearest}; verdicts: {told}")
         lines += _blocks(select(tables["lesions"], subject=name), median["accuracy"])
-    references = tables["references"].set_index("learner")["value"].to_dict()
-    lines.append("references: " + ", ".join(f"{name} {value:.2f}" for name, value in references.items()))
+        if "KL from source" in median:
+            near = f"{median['KL from source']:.3f} nats, correlation {median['correlation, source']:.2f}"
+            lines.append(f"    from its source: {near}")
+    lines += class_lines(tables["classes"])
+    references = tables["references"]
+    acting = select(references, metric="accuracy").set_index("learner")["value"].to_dict()
+    lines.append("references: " + ", ".join(f"{name} {value:.2f}" for name, value in acting.items()))
+    nats = references[references["metric"].str.startswith("KL")].pivot_table("value", "learner", "metric")
+    for learner, row in nats.iterrows():
+        told = f"who reads no order is {row['KL floor']:.3f} nats away, at least, a uniform law {row['KL uniform']:.3f}"
+        lines.append(f"  {learner}: {told}")
     return "\n".join(lines)
-
-
-def _signs(seeds: pd.DataFrame) -> str:
-    """In how many of the seeds that act well the weights subtract the own value and add the next one, as TD does."""
-    wide = seeds.pivot_table("value", "seed", "metric")
-    wide = wide[wide["accuracy"] > ACTS]
-    alike = (wide["alpha_eff"] > SIGNED) & (wide["bootstrap"] > SIGNED)
-    share = binomtest(int(alike.sum()), len(wide)).proportion_ci() if len(wide) else None
-    ends = f" [{share.low:.0%}, {share.high:.0%}]" if share else ""
-    return f"    signs of TD (own value subtracted, next added) in {alike.sum()} of {len(wide)} seeds that act{ends}"
 
 
 def _blocks(lesions: pd.DataFrame, accuracy: float) -> list[str]:

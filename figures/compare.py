@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import numpy as np
@@ -46,4 +47,5 @@ def _panel(axes: Axes, rows: pd.DataFrame, seeds: pd.DataFrame) -> None:
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel="unexplained share", xlim=(SMALLEST / 2, 3))
     first = rows.iloc[0]
-    axes.set_title(f"{first['subject']}\n{first['target']}: {first['said']}", fontsize=8)
+    said = textwrap.fill(f"{first['target']}: {first['said']}", 72)
+    axes.set_title(f"{first['subject']}\n{said}", fontsize=8)

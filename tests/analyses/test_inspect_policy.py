@@ -130,6 +130,11 @@ def test_walks_are_of_every_kind_and_visit_what_the_policy_knows(task: str) -> N
     assert task in ROOMS or asked.settings["ucb-vi"] == {"n_sweeps": sizes[0]}
 
 
+def test_in_rooms_the_goal_was_found() -> None:
+    asked = policy_question("dark-room-hard", shape(25, 5), 40, 6)
+    assert (asked.history.reward.sum(-1) > 0).double().mean() > 0.9
+
+
 def test_in_rooms_the_horizon_can_be_chosen_and_only_there() -> None:
     asked = policy_question("dark-room", shape(9, 5), 12, 3, horizon=4)
     assert torch.equal(asked.history.done.long().sum(-1), torch.full((1, 12), 3))
