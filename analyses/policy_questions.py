@@ -103,7 +103,7 @@ def _family(task: str, shape: PolicyConfig | PolicyShape, horizon: int | None = 
     sizes = f"{shape.n_observations} observations and {shape.n_actions} actions"
     if task in ROOMS:
         size = math.isqrt(shape.n_observations)
-        if size**2 != shape.n_observations or shape.n_actions != len(MOVES):
+        if size < 2 or size**2 != shape.n_observations or shape.n_actions != len(MOVES):
             raise ConfigError(f"this policy knows {sizes}; a room has a square number of cells, and {len(MOVES)} moves")
         return GridFamily(task, size, horizon=horizon)
     try:

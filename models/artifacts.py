@@ -97,7 +97,8 @@ def load_subject(folder: Path) -> Network:
     if isinstance(network, PolicyTransformer):
         raise ConfigError(
             f"{folder} holds a {network.config.MODEL}, which reads its own history, not prompts; "
-            "inspect it with --task bernoulli-bandit, or ring, arrival-ring, tree, chain, dense"
+            "inspect it with the --task of a policy: bernoulli-bandit, ring, arrival-ring, tree, chain, dense, "
+            "dark-room, dark-room-hard or key-to-door"
         )
     return network
 

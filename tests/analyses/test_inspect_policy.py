@@ -99,6 +99,7 @@ def shape(n_observations: int, n_actions: int) -> PolicyShape:
         ("chian", (8, 3), "did you mean 'chain'"),
         ("dark-room", (8, 5), "8 observations and 5 actions; a room has a square number of cells, and 5 moves"),
         ("key-to-door", (9, 4), "9 observations and 4 actions; a room has"),
+        ("dark-room", (1, 5), "1 observations and 5 actions; a room has"),
     ],
 )
 def test_a_task_of_other_sizes_is_refused(task: str, sizes: tuple[int, int], message: str) -> None:
