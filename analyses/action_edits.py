@@ -7,7 +7,8 @@ slot becomes its TD error, and features stay as they are. So P may be kept from 
     features held           phi and phi' stay as they are: no transition is composed with another
     rewards out of features whatever becomes of phi and phi', no reward is written into them
 
-TD(0) loses everything under the first and nothing under the others. TD++, which rewrites phi' too, may do with either.
+TD(0) loses everything under the first and nothing under the others; planted TD++, which rewrites phi' too, chooses
+worse than chance under the first and better than before under the second.
 """
 
 from __future__ import annotations

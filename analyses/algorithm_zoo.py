@@ -41,7 +41,7 @@ from analyses.policy_subjects import PolicySubject, bandit_network, in_batches, 
 from analyses.tables import select, tidy
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
-from models.policy_config import PolicyTraining
+from models.policy_config import PolicyConfig, PolicyTraining
 from models.policy_sources import LawDistillation, PolicySource, ShuffledRewards
 from probes.behaviour import Interval
 from probes.contexts import KINDS, designed
@@ -75,6 +75,8 @@ ZOO: dict[str, tuple[str, dict[str, float]]] = {
     "ucb1": ("ucb1", SOFT | {"initial": 1.0, "bonus": 0.5}),
     "constant-step": ("constant-step", SOFT | {"initial": 0.5, "step_size": 0.3}),
 }
+# By policies' name, the learner that each was distilled from; controls have none.
+LEARNERS = {name: learner for name, (learner, _) in ZOO.items()}
 # Nats per step. A policy whose laws hold less than LEAST holds nothing to explain, so less than that may be missing
 # from one that has learnt its source; the rule needs every other rival MARGIN times as far away.
 SEPARATE = MARGIN * LEAST
@@ -142,7 +144,7 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     trained = subjects(config)
     in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "ensemble")
     policies = {name: subject.trained() for name, subject in trained.items()}
-    policies |= untrained(config)
+    policies |= untrained(bandit_network(config), config.seeds)
     history, n_fitting = contexts(config, config.contexts, "zoo")
     laws = {name: in_batches(policy.double().laws, history) for name, (policy, _) in policies.items()}
     found = examine_laws(
@@ -151,10 +153,11 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     who = [(name, seed) for name, (_, seeds) in policies.items() for seed in seeds]
     group = groups(apart)
     networks = pd.concat([judged(who, found.verdicts, group), *lost(policies, config.seeds, group)], ignore_index=True)
+    taught = {name: source(config, name) for name in config.sources}
     tables = {
         "separation": apart,
         "networks": networks,
-        "laws": pd.concat([divergences(who, found), beside(config, laws, policies, history, n_fitting)]),
+        "laws": pd.concat([divergences(who, found), beside(taught, laws, policies, history, n_fitting)]),
         "rates": rates(networks),
         "training": training_table(trained),
     }
@@ -162,46 +165,65 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
 
 
 def separation(config: AlgorithmZoo) -> pd.DataFrame:
+    """How far the sources are from all rivals, on contexts of their own; see `separated`."""
+    history, n_fitting = contexts(config, config.separation_contexts, "zoo/separation")
+    taught = {name: source(config, name) for name in config.sources}
+    return separated(taught, history, config.rivals, n_fitting, told(config))
+
+
+def separated(
+    taught: Mapping[str, ActingLearner],
+    history: Interaction,
+    rivals: Sequence[str],
+    n_fitting: int,
+    settings: Mapping[str, Mapping[str, Any]],
+) -> pd.DataFrame:
     """kl: nats per step of a source's law from the nearest member of every rival family, and its interval over held-out
     contexts; floor: from the best law that is always the same."""
-    history, n_fitting = contexts(config, config.separation_contexts, "zoo/separation")
-    laws = torch.cat([follow(source(config, name), history).laws for name in config.sources])
-    fits = fit_laws(laws, history, config.rivals, n_fitting=n_fitting, settings=told(config))
-    each = torch.stack([fits[name].kl for name in config.rivals], -2)
+    laws = torch.cat([follow(learner, history).laws for learner in taught.values()])
+    fits = fit_laws(laws, history, rivals, n_fitting=n_fitting, settings=settings)
+    each = torch.stack([fits[name].kl for name in rivals], -2)
     kls, half = each.mean(-1), Z95 * each.std(-1) / each.shape[-1] ** 0.5
     floor = constant_law(laws, n_fitting).mean(-1)
-    place = {"subject": config.sources}
-    rivals = tidy(kls, place | {"learner": config.rivals}, low=kls - half, high=kls + half, metric="kl")
-    return pd.concat([rivals, tidy(floor, place, metric="floor")])
+    place = {"subject": [*taught]}
+    table = tidy(kls, place | {"learner": rivals}, low=kls - half, high=kls + half, metric="kl")
+    return pd.concat([table, tidy(floor, place, metric="floor")])
 
 
-def nearest(apart: pd.DataFrame) -> pd.DataFrame:
+def nearest(apart: pd.DataFrame, learners: Mapping[str, str] = LEARNERS) -> pd.DataFrame:
     """By source, the other rival (`learner`) that comes nearest to its law, and the KL (`value`, and its interval)."""
     rows = select(apart, metric="kl")
-    rows = rows[rows["learner"] != rows["subject"].map(lambda name: ZOO[name][0])]
+    rows = rows[rows["learner"] != rows["subject"].map(learners)]
     return rows.loc[rows.groupby("subject", sort=False)["low"].idxmin()].set_index("subject")
 
 
-def groups(apart: pd.DataFrame) -> dict[str, str]:
+def groups(apart: pd.DataFrame, learners: Mapping[str, str] = LEARNERS) -> dict[str, str]:
     """By source, whether it counts: whether all other rivals are surely SEPARATE nats away."""
-    return {str(name): COUNTED if low >= SEPARATE else OTHERS for name, low in nearest(apart)["low"].items()}
+    lows = nearest(apart, learners)["low"]
+    return {str(name): COUNTED if low >= SEPARATE else OTHERS for name, low in lows.items()}
 
 
-def untrained(config: AlgorithmZoo) -> dict[str, tuple[PolicyTransformer, list[int]]]:
+def untrained(network: PolicyConfig, n_seeds: int) -> dict[str, tuple[PolicyTransformer, list[int]]]:
     """Policies before training: as they begin, nearly uniform, and with larger read-outs."""
-    network, seeds = bandit_network(config), list(range(config.seeds))
+    seeds = list(range(n_seeds))
     first = initial_weights(network, seeds)
     sharp = first | {"W_U": SHARPER * first["W_U"]}
     return {name: (PolicyTransformer(network, w), seeds) for name, w in ((UNTRAINED, first), (SHARP, sharp))}
 
 
-def judged(who: Sequence[tuple[str, int]], verdicts: Sequence[Verdict], groups: Mapping[str, str]) -> pd.DataFrame:
+def judged(
+    who: Sequence[tuple[str, int]],
+    verdicts: Sequence[Verdict],
+    groups: Mapping[str, str],
+    learners: Mapping[str, str] = LEARNERS,
+) -> pd.DataFrame:
     """A row per network: its group, the outcome, whom the verdict names, and how that is judged; value: noise."""
     rows = []
     for (name, seed), verdict in zip(who, verdicts, strict=True):
         answer = verdict.learners[0] if verdict.outcome == "identified" else verdict.outcome
         facts = {"target": groups.get(name, CONTROLS), "answer": answer, "named": ", ".join(verdict.learners)}
-        row = tidy([verdict.noise], {"seed": [seed]}, subject=name, metric="noise", judged=judgement(name, verdict))
+        how = judgement(name, verdict, learners)
+        row = tidy([verdict.noise], {"seed": [seed]}, subject=name, metric="noise", judged=how)
         rows.append(row.assign(**facts))
     return pd.concat(rows, ignore_index=True)
 
@@ -216,24 +238,23 @@ def lost(policies: Mapping[str, tuple[Any, list[int]]], n_seeds: int, groups: Ma
     ]
 
 
-def judgement(name: str, verdict: Verdict) -> str:
+def judgement(name: str, verdict: Verdict, learners: Mapping[str, str] = LEARNERS) -> str:
     """One of JUDGEMENTS of a policy with a source, REJECTED or wrong of a control."""
-    if name not in ZOO:
+    if name not in learners:
         return REJECTED if verdict.outcome == "none" else "wrong"
-    learner, _ = ZOO[name]
     if verdict.outcome == "none":
         return "missed"
-    if learner not in verdict.learners:
+    if learners[name] not in verdict.learners:
         return "wrong"
-    return "assigned" if verdict.learners == (learner,) else "ambiguous"
+    return "assigned" if verdict.learners == (learners[name],) else "ambiguous"
 
 
-def rates(networks: pd.DataFrame) -> pd.DataFrame:
+def rates(networks: pd.DataFrame, learners: Mapping[str, str] = LEARNERS) -> pd.DataFrame:
     """The share of every judgement by group, a mean over learners with its interval; index column: n, networks."""
     tables = []
     for group, rows in networks.groupby("target", sort=False):
         for name in (REJECTED, "wrong") if group == CONTROLS else JUDGEMENTS:
-            learner = rows["subject"].map(lambda subject: ZOO.get(subject, (subject,))[0])
+            learner = rows["subject"].map(lambda subject: learners.get(subject, subject))
             share = rows["judged"].eq(name).groupby(learner).mean()
             found = clustered(share.to_numpy(dtype=float))
             ends = {"low": [found.low], "high": [found.high]}
@@ -254,7 +275,9 @@ def clustered(shares: np.ndarray) -> Interval:
     return Interval(mean, float(ends.low), float(ends.high))
 
 
-def divergences(who: Sequence[tuple[str, int]], found: LawExamination) -> pd.DataFrame:
+def divergences(
+    who: Sequence[tuple[str, int]], found: LawExamination, learners: Mapping[str, str] = LEARNERS
+) -> pd.DataFrame:
     """rival: KL to every fitted rival, nats per step on held-out contexts; floor: to the best constant law.
 
     Index column: own, whether the rival is what the policy was distilled from.
@@ -265,12 +288,12 @@ def divergences(who: Sequence[tuple[str, int]], found: LawExamination) -> pd.Dat
         [tidy(rivals, network | {"learner": names}, metric="rival"), tidy(found.floor, network, metric="floor")]
     )
     subjects, seeds = zip(*(who[i] for i in table["network"]), strict=True)
-    own = [name in ZOO and ZOO[name][0] == learner for name, learner in zip(subjects, table["learner"], strict=True)]
+    own = [learners.get(name) == learner for name, learner in zip(subjects, table["learner"], strict=True)]
     return table.assign(subject=subjects, seed=seeds, own=own).drop(columns="network")
 
 
 def beside(
-    config: AlgorithmZoo,
+    taught: Mapping[str, ActingLearner],
     laws: Mapping[str, Float[Tensor, "seeds tasks steps actions"]],
     policies: Mapping[str, tuple[PolicyTransformer, list[int]]],
     history: Interaction,
@@ -278,10 +301,10 @@ def beside(
 ) -> pd.DataFrame:
     """source: KL to the very law that was taught; seeds: to the next seed's, the ceiling. Nats on held-out contexts."""
     rest, tables = history.each(lambda x: x[:, n_fitting:]), []
-    for name in config.sources:
+    for name, learner in taught.items():
         said, place = laws[name][:, n_fitting:], {"seed": policies[name][1]}
-        taught = follow(source(config, name), rest).laws.expand_as(said)
-        tables.append(tidy(law_divergence(said, taught).mean(-1), place, subject=name, metric="source"))
+        meant = follow(learner, rest).laws.expand_as(said)
+        tables.append(tidy(law_divergence(said, meant).mean(-1), place, subject=name, metric="source"))
         if len(said) > 1:
             between = law_divergence(said, said.roll(1, 0)).mean(-1)
             tables.append(tidy(between, place, subject=name, metric="seeds"))

@@ -19,6 +19,7 @@ from analyses.control_configs import (
     ActionObjective,
     ControlBattery,
     ControlSettings,
+    ControlZoo,
     PolicyProbes,
     ValueVsPolicy,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "ContextLength",
     "ControlBattery",
     "ControlSettings",
+    "ControlZoo",
     "EffectiveDiscount",
     "ImitationSettings",
     "InContextImprovement",

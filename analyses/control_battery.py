@@ -27,14 +27,17 @@ from analyses.behavioural_battery import (
 )
 from analyses.configs import ControlBattery
 from analyses.control_subjects import control_subjects
-from analyses.parallel import in_parallel
 from analyses.policy_questions import PLANNERS
-from analyses.policy_subjects import PolicySubject
+from analyses.policy_subjects import train_all
 from probes.ring_battery import RING_READINGS, ring_tests
 
 ANALYSIS = "control-battery"
 RIVALS = tuple(CONTROL)
 STEPPING = ("sarsa", "expected-sarsa", "q-learning", "actor-critic", "successor-representation")
+
+
+# Effects are differences of answers that count already.
+OWN_ANSWERS = [i for i, name in enumerate(RING_READINGS) if not name.endswith("effect")]
 
 
 def rivals(n_states: int) -> dict[str, ActingLearner]:
@@ -53,7 +56,7 @@ def run(config: ControlBattery) -> dict[str, pd.DataFrame]:
     tests = {name: told[reading.test] for name, reading in RING_READINGS.items()}
     least_to_ask(tests.values(), config.n_steps)
     trained = control_subjects(config)
-    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "policy")
+    train_all(trained.values())
     policies = {name: subject.trained() for name, subject in trained.items()}
     known = rivals(config.n_states)
     players: dict[str, tuple[Player, Sequence[int]]] = {**policies, **{name: (known[name], [0]) for name in known}}
@@ -66,7 +69,7 @@ def run(config: ControlBattery) -> dict[str, pd.DataFrame]:
     axes = {name: list(seeds) for name, (_, seeds) in players.items()}
     tables = {
         "answers": answer_table(said, axes, list(RING_READINGS)),
-        "agreement": agreements(said, axes, RIVALS),
+        "agreement": agreements({name: values[..., OWN_ANSWERS] for name, values in said.items()}, axes, RIVALS),
     }
     groups = {name: "policy" if name in policies else "rival" for name in players}
     return {name: table.assign(analysis=ANALYSIS, group=table["subject"].map(groups)) for name, table in tables.items()}

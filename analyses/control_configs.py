@@ -51,7 +51,7 @@ class ValueVsPolicy:
     )
     """What networks are trained for, each an ensemble of its own. On rings greedy-imitation is optimal-imitation."""
     controls: tuple[ActionObjective, ...] = ("q-sarsa", "optimal-imitation")
-    """Objectives trained again with rewards in random order, and again without next pairs (gamma = 0)."""
+    """Objectives trained again with rewards in random order, and again without next pairs."""
     n_layers: int = 5
     """Turns of the looped layer, L."""
     context_length: int = 80
@@ -75,13 +75,11 @@ class ValueVsPolicy:
 
 
 @dataclass(frozen=True)
-class ControlSettings:
-    """Policies trained on rings: everything that the analyses of what they do in decision problems share."""
+class RingSettings:
+    """Rings, and the policies that imitate on them."""
 
     preset: Preset = "laptop"
     """smoke: seconds, no science; laptop: small policies on two cores; paper: wider, five seeds, for longer."""
-    objectives: tuple[ControlObjective, ...] = get_args(ControlObjective)[:3]
-    """What policies are trained for, each an ensemble of its own."""
     n_states: int = 7
     """States of a ring, in a hidden random order."""
     n_steps: int = 32
@@ -96,14 +94,58 @@ class ControlSettings:
     """Steps of decision pretraining and of every distillation."""
     imitation_tasks: int = 16
     """Fresh tasks in each of them."""
-    reinforcement_steps: int = 300
-    """Steps of reinforcement pretraining."""
-    reinforcement_tasks: int = 64
-    """Fresh tasks in each of them."""
     seeds: int = 3
     """Ensemble size: seeds 0 ... seeds - 1 train side by side."""
     out: Path = Path("runs")
     """Folder for runs, tables and figures."""
+
+
+@dataclass(frozen=True)
+class ControlSettings(RingSettings):
+    """Policies trained on rings: everything that the analyses of what they do in decision problems share."""
+
+    objectives: tuple[ControlObjective, ...] = get_args(ControlObjective)[:3]
+    """What policies are trained for, each an ensemble of its own."""
+    reinforcement_steps: int = 300
+    """Steps of reinforcement pretraining."""
+    reinforcement_tasks: int = 64
+    """Fresh tasks in each of them."""
+
+
+@dataclass(frozen=True)
+class ControlZoo(RingSettings):
+    """Policies distilled from known control learners: does the verdict name the one that each was distilled from?"""
+
+    sources: tuple[str, ...] = (
+        "monte-carlo-control",
+        "policy-gradient",
+        "episodic-control",
+        "q-learning",
+        "certainty-equivalence",
+        "successor-representation",
+    )
+    """Learners at fixed constants, to distil along random walks; those left out are relatives of one that is here."""
+    own_walks: tuple[str, ...] = ("q-learning", "certainty-equivalence", "successor-representation")
+    """Sources whose laws are learnt again, along their own walks."""
+    shuffled: tuple[str, ...] = ("monte-carlo-control",)
+    """Sources whose lessons are given again, their rewards in random order: controls."""
+    rivals: tuple[str, ...] = (
+        "monte-carlo-control",
+        "sarsa",
+        "expected-sarsa",
+        "q-learning",
+        "policy-gradient",
+        "actor-critic",
+        "certainty-equivalence",
+        "ucb-vi",
+        "successor-representation",
+        "episodic-control",
+    )
+    """Learners that every policy is compared with, at constants fitted to it; posterior-sampling takes hours more."""
+    contexts: int = 12
+    """Contexts of every kind on which laws are compared; half of them are fitted to."""
+    separation_contexts: int = 12
+    """Others, on which sources are told from rivals beforehand."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +248,7 @@ CONTROL_ANALYSES = {
             "laptop": {},
             "paper": {"steps": 6000, "tasks_per_update": 64},
         },
-        {"smoke": "about 20 s", "laptop": "about 50 min", "paper": "about 5 h"},
+        {"smoke": "about 30 s", "laptop": "50 min to train, some 25 more", "paper": "about 6 h"},
     ),
     "control-battery": Analysis(
         ControlBattery,
@@ -235,6 +277,39 @@ CONTROL_ANALYSES = {
             "paper": CONTROL_PAPER,
         },
         {"smoke": "about 20 s", "laptop": "about 30 min", "paper": "not measured; hours"},
+    ),
+    "control-zoo": Analysis(
+        ControlZoo,
+        {
+            "smoke": {
+                "sources": ("policy-gradient", "q-learning"),
+                "own_walks": ("q-learning",),
+                "shuffled": ("q-learning",),
+                "rivals": ("policy-gradient", "q-learning"),
+                "n_states": 5,
+                "n_steps": 4,
+                "d_model": 16,
+                "n_layers": 2,
+                "imitation_steps": 3,
+                "imitation_tasks": 4,
+                "contexts": 4,
+                "separation_contexts": 4,
+                "seeds": 2,
+            },
+            "laptop": {},
+            "paper": {
+                "rivals": (*ControlZoo.rivals, "posterior-sampling"),
+                "contexts": 16,
+                "separation_contexts": 60,
+                **{name: CONTROL_PAPER[name] for name in ("seeds", "n_steps", "d_model")},
+                **{name: CONTROL_PAPER[name] for name in ("imitation_steps", "imitation_tasks")},
+            },
+        },
+        {
+            "smoke": "about 40 s",
+            "laptop": "about 15 min where the policies stand, else 20 more",
+            "paper": "not measured; hours",
+        },
     ),
     "across-episodes": Analysis(
         AcrossEpisodes,

@@ -64,12 +64,12 @@ class PolicySubject:
         return load_policy(self.folder), seeds
 
 
-def train_all(subjects: Iterable[PolicySubject], unit: str = "policy") -> None:
+def train_all(subjects: Iterable[PolicySubject]) -> None:
     """Side by side, each run once; those that go on from another one after it."""
     every = {subject.folder: subject for subject in subjects}
     starts = {start.folder: start for subject in every.values() if (start := subject.start_from)}
     for together in (starts, every):
-        in_parallel(PolicySubject.train, [(subject,) for subject in together.values()], "training", unit)
+        in_parallel(PolicySubject.train, [(subject,) for subject in together.values()], "training", "policy")
 
 
 def bandit_network(config: ImitationSettings | AlgorithmZoo) -> PolicyConfig:

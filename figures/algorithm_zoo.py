@@ -36,8 +36,8 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     names = [name for group in GROUPS for name in select(networks, target=group)["subject"].unique()]
     figure = plt.figure(figsize=(12, 2.2 + 0.27 * len(names)))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.6, 1])
-    _confusion(left, networks, names, _answers(laws, names))
-    _divergences(right, laws, names)
+    confusion(left, networks, names, answers(laws, names))
+    divergences(right, laws, names)
     figure.legend(loc="outside lower right", ncols=len(KLS), fontsize=7)
     for axes in (left, right):
         axes.set(ylim=(len(names) - 0.5, -0.5))
@@ -51,14 +51,15 @@ def draw(tables: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _answers(laws: pd.DataFrame, names: list[str]) -> list[str]:
+def answers(laws: pd.DataFrame, names: list[str]) -> list[str]:
     """Rivals in the order of their sources, so that right answers lie on a diagonal, and what else a verdict can be."""
     rivals, own = select(laws, metric="rival"), select(laws, own=True)
     first = own.drop_duplicates("subject").set_index("subject")["learner"].reindex(names).dropna()
     return [*dict.fromkeys([*first, *rivals["learner"]]), "ambiguous", "none"]
 
 
-def _confusion(axes: Axes, networks: pd.DataFrame, names: list[str], answers: list[str]) -> None:
+def confusion(axes: Axes, networks: pd.DataFrame, names: list[str], answers: list[str]) -> None:
+    """Whom the policies of a row are called."""
     totals = networks.groupby("subject").size()
     for (name, answer), cell in networks.groupby(["subject", "answer"]):
         # one wrong policy shows in a cell of right ones
@@ -73,7 +74,8 @@ def _confusion(axes: Axes, networks: pd.DataFrame, names: list[str], answers: li
     axes.grid(visible=False)
 
 
-def _divergences(axes: Axes, laws: pd.DataFrame, names: list[str]) -> None:
+def divergences(axes: Axes, laws: pd.DataFrame, names: list[str]) -> None:
+    """KL of every policy's laws, row by row; see KLS."""
     for metric, (colour, marker, label) in KLS.items():
         rows = _nearest(laws) if metric == "nearest" else select(laws, metric=metric)
         places = rows["subject"].map(names.index).to_numpy(dtype=float)

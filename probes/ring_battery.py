@@ -16,6 +16,9 @@ Every context comes with its mirror image, and readings are means over both: a l
     rewards move (T4)       moves               stays                        turns           moves
     places change (T5)      moves               stays                        turns           stays
 
+UCB-VI, a model with a bonus for what was seldom done, answers otherwise where the bonus decides: repeats fall, and T4
+stays if the old goal's loss was seen first.
+
 T2, T6 and T10 are the first two, T8 and T9 are repeats and order. Of T1 only the half in which B comes first is asked:
 on walks that do not end returns collect what comes later, and the other half would be reward after path again. For the
 same reason returns are moved, not turned, by what comes later in T4 and T5, where cached values stay as they are. What

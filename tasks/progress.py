@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -66,7 +67,9 @@ def ticking(bar: tqdm[Any], say: Callable[[], str] = str) -> Iterator[None]:
 
     def tick() -> None:
         while not over.wait(max(SECONDS_BETWEEN_TICKS, bar.mininterval)):
-            bar.set_postfix_str(say())
+            if (now := time.time()) >= bar.start_t + bar.delay:
+                bar.last_print_t = now  # else it takes itself for one that was never shown, and stays when it is closed
+                bar.set_postfix_str(say())
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()

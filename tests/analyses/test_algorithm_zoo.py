@@ -38,6 +38,7 @@ from analyses.algorithm_zoo import (
 )
 from analyses.configs import ANALYSES, AlgorithmZoo
 from analyses.policy_questions import BANDIT_RIVALS
+from analyses.policy_subjects import bandit_network
 from analyses.tables import select, tidy
 from figures import algorithm_zoo
 from probes.verdict import Verdict
@@ -130,8 +131,8 @@ def test_intervals_are_over_sources() -> None:
 
 
 def test_untrained_policies_hardly_read_their_context_unless_made_sharp() -> None:
-    history = contexts(SMOKE, 4, "test")[0]
-    spread = {name: policy.double().laws(history).std((1, 2)).mean() for name, (policy, _) in untrained(SMOKE).items()}
+    history, made = contexts(SMOKE, 4, "test")[0], untrained(bandit_network(SMOKE), SMOKE.seeds)
+    spread = {name: policy.double().laws(history).std((1, 2)).mean() for name, (policy, _) in made.items()}
     assert spread[SHARP] > 5 * spread[UNTRAINED]
 
 

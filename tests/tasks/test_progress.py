@@ -17,9 +17,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_soon_over_leaves_no_trace(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.progress, "SECONDS_BETWEEN_TICKS", 0.01)
     for terminal in (True, False):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         assert list(progress(range(3), desc="counting", unit="number")) == [0, 1, 2]
+        with progress(total=2, desc="training", unit="policy") as bar, ticking(bar):
+            time.sleep(0.1)
     assert capsys.readouterr() == ("", "")
 
 
@@ -56,6 +59,25 @@ def test_a_worker_leaves_a_note_and_clears_it(tmp_path: Path, capsys: pytest.Cap
     assert said[0].startswith("training 75 %, ")
     assert note.read_text() == ""
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_bar_that_ticked_goes_when_its_work_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.progress, "SECONDS_BETWEEN_TICKS", 0.01)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+
+    def fails() -> None:
+        with progress(total=2, desc="training", unit="policy") as bar, ticking(bar):
+            time.sleep(0.1)
+            raise ValueError("lost")
+
+    with pytest.raises(ValueError, match="lost"):
+        fails()
+    said = capsys.readouterr().err
+    assert "0/2" in said
+    assert said.split("\r")[-1].strip() == ""
 
 
 @pytest.mark.usefixtures("impatient")
