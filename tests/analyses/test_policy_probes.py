@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+import analyses.parallel
+import analyses.swaps
 from analyses.configs import ANALYSES, PolicyProbes
 from analyses.in_context_improvement import subjects as bandit_subjects
 from analyses.policy_probes import PAIRS, REFERENCES, answers, bandit_increments, run, summarise
@@ -23,7 +25,10 @@ SMOKE: PolicyProbes = ANALYSES["policy-probes"].preset("smoke")
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, pd.DataFrame]:
-    return run(replace(SMOKE, bandits=False, out=tmp_path_factory.mktemp("runs")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analyses.parallel, "cpu_count", lambda: 1)
+        patch.setattr(analyses.swaps, "N_RANDOM", 3)
+        return run(replace(SMOKE, bandits=False, out=tmp_path_factory.mktemp("runs")))
 
 
 def layer(**changed: float) -> pd.DataFrame:
