@@ -36,8 +36,7 @@ from analyses.configs import AlgorithmZoo
 from analyses.examine_laws import LEAST, LawExamination, examine_laws
 from analyses.in_context_improvement import Z95
 from analyses.limits import at_least, once_each
-from analyses.parallel import in_parallel
-from analyses.policy_subjects import PolicySubject, bandit_network, in_batches, training_table
+from analyses.policy_subjects import PolicySubject, bandit_network, in_batches, train_all, training_table
 from analyses.tables import select, tidy
 from models.networks import initial_weights
 from models.policy import PolicyTransformer
@@ -142,7 +141,7 @@ def run(config: AlgorithmZoo) -> dict[str, pd.DataFrame]:
     at_least("n_steps", config.n_steps, 2, "as arms change their worth half-way")
     apart = separation(config)
     trained = subjects(config)
-    in_parallel(PolicySubject.train, [(subject,) for subject in trained.values()], "training", "ensemble")
+    train_all(trained.values())
     policies = {name: subject.trained() for name, subject in trained.items()}
     policies |= untrained(bandit_network(config), config.seeds)
     history, n_fitting = contexts(config, config.contexts, "zoo")

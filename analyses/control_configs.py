@@ -248,7 +248,7 @@ CONTROL_ANALYSES = {
             "laptop": {},
             "paper": {"steps": 6000, "tasks_per_update": 64},
         },
-        {"smoke": "about 30 s", "laptop": "50 min to train, some 25 more", "paper": "about 6 h"},
+        {"smoke": "about 30 s", "laptop": "50 min to train; to examine not measured", "paper": "not measured; hours"},
     ),
     "control-battery": Analysis(
         ControlBattery,
@@ -306,7 +306,7 @@ CONTROL_ANALYSES = {
             },
         },
         {
-            "smoke": "about 40 s",
+            "smoke": "about 30 s",
             "laptop": "about 15 min where the policies stand, else 20 more",
             "paper": "not measured; hours",
         },

@@ -40,6 +40,16 @@ def sources() -> dict[str, ActingLearner]:
     }
 
 
+def on_random_walks(source: str) -> str:
+    """The name of policies that learnt a source's laws there."""
+    return f"{source} on random walks"
+
+
+def on_own_walks(source: str) -> str:
+    """The name of policies that learnt a source's laws along its own walks."""
+    return f"distilled from {source}"
+
+
 def ring(config: ControlSettings) -> OnArrival:
     """The tasks, training and test: rings without slips."""
     return OnArrival(MDPFamily("ring", n_states=config.n_states, slip=(0.0, 0.0)))
@@ -70,11 +80,11 @@ def control_subjects(config: ControlSettings) -> dict[str, PolicySubject]:
     made: dict[str, tuple[PolicyConfig, PolicyTraining, PolicySource | Reinforcement]] = {
         PRETRAINED: (plain, imitation, DecisionPretraining(family, config.n_steps, Random(), GAMMA)),
         **{
-            f"distilled from {name}": (plain, imitation, Distillation(family, learner, config.n_steps, "law"))
+            on_own_walks(name): (plain, imitation, Distillation(family, learner, config.n_steps, "law"))
             for name, learner in sources().items()
         },
         **{
-            f"{name} on random walks": (plain, imitation, Following(family, learner, Random(), config.n_steps))
+            on_random_walks(name): (plain, imitation, Following(family, learner, Random(), config.n_steps))
             for name, learner in sources().items()
         },
         REINFORCED: (replace(plain, critic=True), acting, Reinforcement(family, config.n_steps)),

@@ -48,7 +48,7 @@ from analyses.algorithm_zoo import (
 )
 from analyses.configs import ControlSettings, ControlZoo
 from analyses.control_configs import RingSettings
-from analyses.control_subjects import N_SWEEPS, control_subjects, ring, sources
+from analyses.control_subjects import N_SWEEPS, control_subjects, on_own_walks, on_random_walks, ring, sources
 from analyses.examine_laws import examine_laws
 from analyses.limits import at_least, once_each
 from analyses.policy_questions import ARRIVAL, CONTROL_RIVALS, PolicyQuestion, policy_question
@@ -85,16 +85,6 @@ def taught() -> dict[str, ActingLearner]:
         "expected-sarsa": ExpectedSarsa(step_size=STEP_SIZE, initial=0.0, **SOFT),
         "actor-critic": ActorCritic(step_size=STEP_SIZE, actor_step=5.0, **preferring),
     }
-
-
-def on_random_walks(source: str) -> str:
-    """The name of policies that learnt a source's laws there."""
-    return f"{source} on random walks"
-
-
-def on_own_walks(source: str) -> str:
-    """The name of policies that learnt a source's laws along its own walks."""
-    return f"distilled from {source}"
 
 
 def exactly(source: str) -> str:

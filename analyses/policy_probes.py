@@ -71,11 +71,13 @@ def run(config: PolicyProbes) -> dict[str, pd.DataFrame]:
     Raises ConfigError for settings without an answer, before anything is trained.
     """
     enough_to_probe(config)
-    pairs(config)
+    contexts = pairs(config)
     control = control_subjects(config)
     bandits = bandit_subjects(bandit_settings(config)) if config.bandits else {}
     train_all([*control.values(), *bandits.values()])
-    found = in_parallel(probed_and_swapped, [(each, config) for each in control.values()], "probing", "policy")
+    found = in_parallel(
+        probed_and_swapped, [(each, config, contexts) for each in control.values()], "probing", "policy"
+    )
     found += in_parallel(probed_on_arms, [(each, config) for each in bandits.values()], "probing", "bandit policy")
     tables = {
         "ability": ability({name: subject.trained() for name, subject in control.items()}, config),
@@ -115,7 +117,7 @@ def control_increments(policy: PolicyTransformer, seeds: Sequence[int], config: 
     return [probed(policy, seeds, history, steps(history.n_steps), *each) for each in asked]
 
 
-def probed_and_swapped(subject: PolicySubject, config: PolicyProbes) -> dict[str, pd.DataFrame]:
+def probed_and_swapped(subject: PolicySubject, config: PolicyProbes, contexts: Pairs) -> dict[str, pd.DataFrame]:
     """Increments and interchange of a policy on rings."""
     policy, seeds = subject.trained()
     found = control_increments(policy, seeds, config)
@@ -123,7 +125,7 @@ def probed_and_swapped(subject: PolicySubject, config: PolicyProbes) -> dict[str
     coef = {target: read for each in found for target, read in each.coef.items()}
     return {
         "increments": increments,
-        "interchange": interchange(policy, seeds, coef, pairs(config)).assign(subject=subject.name),
+        "interchange": interchange(policy, seeds, coef, contexts).assign(subject=subject.name),
     }
 
 
