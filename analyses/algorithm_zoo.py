@@ -310,13 +310,19 @@ def beside(
     return pd.concat(tables)
 
 
+def rates_told(table: pd.DataFrame) -> list[str]:
+    """Which sources count, and a line per group of policies."""
+    lines = [f"sources count from which every other rival surely stays {SEPARATE:.2g} nats away (95 % over learners)"]
+    for group, rows in table.groupby("target", sort=False):
+        found = ", ".join(f"{row.metric} {row.value:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rows.itertuples())
+        lines.append(f"  {group} ({rows['n'].iloc[0]} policies): {found}")
+    return lines
+
+
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     """Rates by group, and every source: whom its policies are called, what they leave of it, and the nearest rival."""
     networks, laws = tables["networks"], tables["laws"]
-    lines = [f"sources count from which every other rival surely stays {SEPARATE:.2g} nats away (95 % over learners)"]
-    for group, rows in tables["rates"].groupby("target", sort=False):
-        found = ", ".join(f"{row.metric} {row.value:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rows.itertuples())
-        lines.append(f"  {group} ({rows['n'].iloc[0]} policies): {found}")
+    lines = rates_told(tables["rates"])
     rivals = nearest(tables["separation"])
     for name, own in networks.groupby("subject", sort=False):
         answers = own["named"].replace("", "none").str.replace(", ", "|").value_counts()

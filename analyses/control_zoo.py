@@ -35,7 +35,6 @@ from algorithms.control import ActorCritic, EpisodicControl, ExpectedSarsa, Mont
 from algorithms.fit_laws import law_divergence
 from algorithms.planning import UCBVI, PosteriorSampling
 from analyses.algorithm_zoo import (
-    SEPARATE,
     beside,
     divergences,
     groups,
@@ -43,6 +42,7 @@ from analyses.algorithm_zoo import (
     lost,
     nearest,
     rates,
+    rates_told,
     separated,
     untrained,
 )
@@ -237,10 +237,7 @@ def by_kind(
 def summarise(tables: Mapping[str, pd.DataFrame]) -> str:
     """Rates by group; every ensemble: whom its policies are called, and what its source and the nearest other leave."""
     networks, left = tables["networks"], tables["unexplained"]
-    lines = [f"sources count from which every other rival surely stays {SEPARATE:.2g} nats away (95 % over learners)"]
-    for group, rows in tables["rates"].groupby("target", sort=False):
-        found = ", ".join(f"{row.metric} {row.value:.0%} [{row.low:.0%}, {row.high:.0%}]" for row in rows.itertuples())
-        lines.append(f"  {group} ({rows['n'].iloc[0]}): {found}")
+    lines = rates_told(tables["rates"])
     for name, row in nearest(tables["separation"], LEARNERS).iterrows():
         lines.append(f"  {name:26}{row['learner']} is {row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}] away")
     lines.append(f"unexplained, medians of seeds (a rival fits below {FITS}), by median and mean over contexts:")
